@@ -1,7 +1,11 @@
 //! TallyFS: a FUSE file system for call recordings.
 
 pub mod id;
+pub mod sealed;
+pub mod store;
 pub mod units;
 pub mod cli {
-    pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+    pub fn main() -> std::process::ExitCode {
+        std::process::ExitCode::SUCCESS
+    }
 }

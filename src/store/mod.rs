@@ -1,0 +1,6 @@
+//! The only module that touches recording files: sealed files over a backing that can be a real
+//! file, memory, or a fault-injecting one in tests.
+
+pub mod backing;
+pub mod error;
+pub mod sealed_file;
