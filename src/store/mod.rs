@@ -2,5 +2,7 @@
 //! file, memory, or a fault-injecting one in tests.
 
 pub mod backing;
+pub mod dirty_log;
 pub mod error;
 pub mod sealed_file;
+pub mod tree;
