@@ -99,8 +99,8 @@ impl<B: Backing> SealedFile<B> {
         };
         content.heads.sync_done(ticket.head);
         content.tails.sync_done(ticket.tail);
-        if let Some(head) = ticket.head_on_disk {
-            content.sealed_head_durable = head == HeadOnDisk::Sealed;
+        if ticket.head_on_disk == Some(HeadOnDisk::Open) && content.head_on_disk == HeadOnDisk::Open {
+            content.sealed_head_at_risk = false;
         }
         let end = content.end();
         content.durable_through = content.durable_through.max(ticket.full_blocks).min(end.tail_block - 1);

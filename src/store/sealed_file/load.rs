@@ -193,7 +193,7 @@ fn sealed_content(head: Head) -> Content {
     let end = content.end();
     content.tail_durable_in_body = end.tail_bytes > 0;
     content.durable_through = end.tail_block - 1;
-    content.sealed_head_durable = true;
+    content.sealed_head_at_risk = true;
     content.head_on_disk = HeadOnDisk::Sealed;
     content
 }
@@ -232,7 +232,7 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
     let mut content = from_head(head);
     content.plain_length = plain_length;
     let end = content.end();
-    content.sealed_head_durable = was_sealed;
+    content.sealed_head_at_risk = was_sealed;
     content.durable_through = end.tail_block - 1;
     content.tail_loaded = true;
     match tail {

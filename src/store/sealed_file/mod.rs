@@ -89,8 +89,9 @@ struct Content {
     holes_allowed: bool,
     floor: Floor,
     head_on_disk: HeadOnDisk,
-    /// A durable head says "sealed": no page in place may change before an open one is durable.
-    sealed_head_durable: bool,
+    /// A head that says "sealed" may be the newest durable one (it is, or a sync or the page cache may
+    /// be writing it): no page in place may change before an open one is durable.
+    sealed_head_at_risk: bool,
     /// The durable bytes of the tail block lie in its body page and nowhere else.
     tail_durable_in_body: bool,
     /// Blocks 1 to this one are durable in the body.

@@ -81,6 +81,7 @@ impl Content {
     pub(super) fn write_head<B: Backing>(&mut self, backing: &B, state: State) -> Result<(), StoreError> {
         let generation = self.next_generation();
         let slot = self.heads.writable();
+        self.sealed_head_at_risk |= state == State::Sealed;
         self.write_head_to(backing, state, generation, slot)?;
         self.heads.current = Some(slot);
         self.head_on_disk = if state == State::Open {
@@ -207,7 +208,7 @@ impl Content {
             holes_allowed: false,
             floor: super::Floor::default(),
             head_on_disk: HeadOnDisk::None,
-            sealed_head_durable: false,
+            sealed_head_at_risk: false,
             tail_durable_in_body: false,
             durable_through: 0,
             marks_unknown: false,

@@ -175,10 +175,11 @@ impl<B: Backing> SealedFile<B> {
     pub(super) fn cover_tail(&mut self) -> Result<(), StoreError> {
         let backing = self.backing.clone();
         let content = self.content_mut()?;
-        if !content.tail_durable_in_body {
-            return Ok(());
-        }
         let end = content.end();
+        if !content.tail_durable_in_body {
+            // A seal that was overtaken may have put this block into the body under a sealed head.
+            return if end.tail_bytes > 0 { self.in_place_barrier() } else { Ok(()) };
+        }
         if content.tails.current.is_none() || content.tail_slot_block != end.tail_block || !content.tail_written {
             content.write_tail(&*backing, end.tail_block, end.tail_bytes)?;
         }
@@ -195,7 +196,7 @@ impl<B: Backing> SealedFile<B> {
 
     /// Rule 3: an open head is durable before any page in place changes under a sealed one.
     pub(super) fn in_place_barrier(&mut self) -> Result<(), StoreError> {
-        if self.content_mut()?.sealed_head_durable {
+        if self.content_mut()?.sealed_head_at_risk {
             self.sync_now()?;
         }
         Ok(())
