@@ -85,7 +85,16 @@ impl<B: Backing> SealedFile<B> {
                     plain_length: head.record.plain_length,
                 });
             }
-            sealed_content(head)
+            let open_count_seen = head.record.generation.open_count();
+            let mut content = sealed_content(head);
+            if !clean {
+                // Its last opening may have left pages behind the end: they must not come back.
+                content.recovered = Some(Box::new(Recovered {
+                    open_count_seen,
+                    restore: Vec::new(),
+                }));
+            }
+            content
         } else {
             recover(&*file.backing, head, tails)?
         };
