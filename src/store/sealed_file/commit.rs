@@ -144,13 +144,20 @@ impl<B: Backing> SealedFile<B> {
         if self.sync_failed {
             return Err(StoreError::SyncFailed);
         }
-        if self.is_clean() || self.content.is_none() {
+        if self.content.is_none() && !self.is_clean() {
+            // Its first head never became durable; without a byte it is an empty file.
+            self.backing.set_size(0)?;
+            self.size_on_disk = 0;
+        }
+        if self.is_clean() {
             return Ok((SealStep::Sealed, None));
         }
         self.prepare_sealing()?;
         let backing = self.backing.clone();
         let end = self.content_mut()?.end();
-        if end.tail_bytes > 0 && !self.content_mut()?.tail_durable_in_body {
+        // Under a sealed head the body page is there already and must not change any more.
+        let under_sealed_head = self.content_mut()?.head_on_disk == HeadOnDisk::Sealed;
+        if end.tail_bytes > 0 && !under_sealed_head && !self.content_mut()?.tail_durable_in_body {
             self.ensure_room(body_offset(end.tail_block + 1))?;
             let content = self.content_mut()?;
             let generation = content.next_generation();
@@ -228,7 +235,7 @@ impl<B: Backing> SealedFile<B> {
         let content = self.content_mut()?;
         let end = content.end();
         let second = content.second_head_slot();
-        let third = (0..SLOT_COUNT as u8).find(|&slot| Some(slot) != content.heads.durable && slot != second);
+        let third = (0..SLOT_COUNT as u8).find(|&slot| Some(slot) != content.heads.current && slot != second);
         content.tails = super::Slots::default();
         content.tail_slot_block = 0;
         content.tail_durable_in_body = end.tail_bytes > 0;
