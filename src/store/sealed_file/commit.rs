@@ -93,6 +93,8 @@ impl<B: Backing> SealedFile<B> {
             self.unsynced = true;
             return Err(e.into());
         }
+        // Whatever another process left was in the page cache before this sync began.
+        self.marks_unknown = false;
         let current = self.life == ticket.life && self.syncs_begun == ticket.number;
         let Some(content) = self.content.as_mut().filter(|_| current) else {
             return Ok(());
@@ -173,10 +175,7 @@ impl<B: Backing> SealedFile<B> {
     fn prepare_sealing(&mut self) -> Result<(), StoreError> {
         self.load_tail()?;
         let backing = self.backing.clone();
-        if self.content_mut()?.marks_unknown {
-            self.backing.sync_data()?;
-            self.content_mut()?.marks_unknown = false;
-        }
+        self.settle_marks()?;
         if self.content_mut()?.recovered.is_some() {
             self.fence_recovered()?;
         }

@@ -51,6 +51,7 @@ impl<B: Backing> SealedFile<B> {
         let size_on_disk = backing.size()?;
         let mut file = Self::new_empty(backing, ring, options);
         file.size_on_disk = size_on_disk;
+        file.marks_unknown = true;
         if size_on_disk == 0 {
             return Ok(file);
         }
@@ -217,7 +218,6 @@ fn from_head(head: Head) -> Content {
     content.holes_allowed = head.record.holes_allowed;
     content.floor = head.record.floor;
     content.head_on_disk = HeadOnDisk::Open;
-    content.marks_unknown = true;
     content.carried = head.record;
     content
 }

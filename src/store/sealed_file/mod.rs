@@ -60,6 +60,8 @@ pub struct SealedFile<B: Backing> {
     size_on_disk: u64,
     /// A sync failed: what was written since the last good one may never be durable.
     sync_failed: bool,
+    /// Found on disk by this process, which cannot know what of it (an empty size too) is durable.
+    marks_unknown: bool,
     /// Something was written since the last sync began.
     unsynced: bool,
     /// Moves with every change; sealing stops when it moved.
@@ -96,8 +98,6 @@ struct Content {
     tail_durable_in_body: bool,
     /// Blocks 1 to this one are durable in the body.
     durable_through: u64,
-    /// Found on disk by this process, which cannot know what of it is durable.
-    marks_unknown: bool,
     /// Lengths came from pages, not from a sealed head: a floor has to fence stale pages off.
     recovered: Option<Box<Recovered>>,
     /// A shrinking set_size is not durable yet.
@@ -124,6 +124,7 @@ impl<B: Backing> SealedFile<B> {
             content: None,
             size_on_disk: 0,
             sync_failed: false,
+            marks_unknown: false,
             unsynced: false,
             changes: 0,
             syncs_begun: 0,

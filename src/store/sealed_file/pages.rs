@@ -211,7 +211,6 @@ impl Content {
             sealed_head_at_risk: false,
             tail_durable_in_body: false,
             durable_through: 0,
-            marks_unknown: false,
             recovered: None,
             shrink_unsynced: false,
             carried: HeadRecord::empty(),

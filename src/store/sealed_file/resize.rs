@@ -47,10 +47,10 @@ impl<B: Backing> SealedFile<B> {
         self.life += 1;
         self.content = None;
         self.unsynced = false;
-        if let Err(e) = self.backing.sync_data() {
-            self.sync_failed = true;
-            return Err(e.into());
-        }
+        self.sync_backing()?;
+        // Nothing is left that an earlier failure could have lost.
+        self.sync_failed = false;
+        self.marks_unknown = false;
         Ok(())
     }
 

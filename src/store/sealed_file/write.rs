@@ -75,18 +75,16 @@ impl<B: Backing> SealedFile<B> {
             if self.size_on_disk != 0 {
                 self.backing.set_size(0)?;
                 self.size_on_disk = 0;
-                self.backing.sync_data()?;
+                self.marks_unknown = true;
             }
+            self.settle_marks()?;
             let content = self.fresh_content()?;
             self.ensure_room(body_offset(1))?;
             self.life += 1;
             self.content = Some(content);
             return Ok(());
         }
-        if self.content_mut()?.marks_unknown {
-            self.backing.sync_data()?;
-            self.content_mut()?.marks_unknown = false;
-        }
+        self.settle_marks()?;
         self.load_tail()?;
         if self.content_mut()?.recovered.is_some() {
             self.fence_recovered()?;
@@ -102,6 +100,28 @@ impl<B: Backing> SealedFile<B> {
             content.write_head(&*backing, State::Open)?;
         }
         Ok(())
+    }
+
+    /// Rule 6: what another process left in the page cache is made durable before anything relies on
+    /// it, and a failure of that is a failed sync like any other.
+    pub(super) fn settle_marks(&mut self) -> Result<(), StoreError> {
+        if !self.marks_unknown {
+            return Ok(());
+        }
+        if self.sync_failed {
+            return Err(StoreError::SyncFailed);
+        }
+        self.sync_backing()?;
+        self.marks_unknown = false;
+        Ok(())
+    }
+
+    /// A sync of the backing file whose failure is remembered (rule 4).
+    pub(super) fn sync_backing(&mut self) -> Result<(), StoreError> {
+        self.backing.sync_data().map_err(|e| {
+            self.sync_failed = true;
+            e.into()
+        })
     }
 
     fn write_block0(&mut self, at: usize, data: &[u8]) -> Result<usize, StoreError> {
@@ -257,9 +277,6 @@ impl<B: Backing> SealedFile<B> {
             .find(|&slot| Some(slot) != content.tails.durable && Some(slot) != content.tails.current)
             .expect("at most two slots are in use after a sync");
         content.write_aside(&*backing, spare, block, &whole)?;
-        self.backing.sync_data().map_err(|e| {
-            self.sync_failed = true;
-            e.into()
-        })
+        self.sync_backing()
     }
 }
