@@ -92,7 +92,7 @@ impl<B: Backing> SealedFile<B> {
                 // Its last opening may have left pages behind the end: they must not come back.
                 content.recovered = Some(Box::new(Recovered {
                     open_count_seen,
-                    restore: Vec::new(),
+                    restore: Arc::default(),
                 }));
             }
             content
@@ -120,7 +120,7 @@ impl<B: Backing> SealedFile<B> {
         // The opening that crashed may have used one count more than any page shows.
         content.generation = Generation::first_of(seen + 2);
         content.renew_epoch()?;
-        for (block, payload) in &restore {
+        for (block, payload) in restore.iter() {
             let mut page = [0; PAGE_BYTES];
             let generation = content.next_generation();
             content.seal_body(generation, *block, &payload[..], &mut page)?;
@@ -263,7 +263,7 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
         }
         None => {}
     }
-    let restore = pages.only_in_slots(end.tail_block)?;
+    let restore = pages.only_in_slots(end.tail_block, content.holes_allowed)?.into();
     content.recovered = Some(Box::new(Recovered {
         open_count_seen,
         restore,
@@ -341,18 +341,21 @@ impl<B: Backing> Pages<'_, B> {
         }
     }
 
-    /// Full blocks before `tail_block` whose body page is torn or older than the copy in a slot.
-    fn only_in_slots(&self, tail_block: u64) -> Result<Vec<(u64, Payload)>, StoreError> {
-        let mut found = Vec::new();
+    /// Blocks before `tail_block` whose body page is torn, missing or older than the copy in a slot.
+    /// A partial copy counts in a file with holes alone: there a head may tell a length for which the
+    /// padded page of this block never reached the disk.
+    fn only_in_slots(&self, tail_block: u64, holes_allowed: bool) -> Result<Vec<(u64, Payload)>, StoreError> {
+        let mut found: Vec<(u64, Payload)> = Vec::new();
         for tail in &self.tails {
-            if tail.header.block < tail_block
-                && usize::from(tail.header.length) == BLOCK_PLAIN_BYTES
-                && let Some((_, Copy::InSlot(_), payload)) = self.best(tail.header.block)?
+            let block = tail.header.block;
+            if block < tail_block
+                && found.iter().all(|(known, _)| *known != block)
+                && let Some((used, Copy::InSlot(_), payload)) = self.best(block)?
+                && (used == BLOCK_PLAIN_BYTES || holes_allowed)
             {
-                found.push((tail.header.block, payload));
+                found.push((block, payload));
             }
         }
-        found.dedup_by_key(|(block, _)| *block);
         Ok(found)
     }
 }

@@ -102,6 +102,8 @@ struct Content {
     recovered: Option<Box<Recovered>>,
     /// A shrinking set_size is not durable yet.
     shrink_unsynced: bool,
+    /// Pages of this block and later are void but still on disk: taking them off failed.
+    shrink_to: Option<u64>,
     /// Fields of the head record that are only carried along.
     carried: HeadRecord,
 }
@@ -110,8 +112,8 @@ struct Content {
 struct Recovered {
     /// Highest open count seen on any page.
     open_count_seen: u32,
-    /// Full blocks whose only good copy lies in a tail slot.
-    restore: Vec<(u64, Box<[u8; BLOCK_PLAIN_BYTES]>)>,
+    /// Blocks whose only good copy lies in a tail slot, padded to the whole block.
+    restore: Arc<Vec<(u64, Box<[u8; BLOCK_PLAIN_BYTES]>)>>,
 }
 
 impl<B: Backing> SealedFile<B> {

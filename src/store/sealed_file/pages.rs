@@ -213,6 +213,7 @@ impl Content {
             durable_through: 0,
             recovered: None,
             shrink_unsynced: false,
+            shrink_to: None,
             carried: HeadRecord::empty(),
         }
     }

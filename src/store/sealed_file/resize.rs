@@ -107,13 +107,16 @@ impl<B: Backing> SealedFile<B> {
     /// instant, so that a kill never leaves a file that looks sealed.
     pub(super) fn cut_pages_from(&mut self, block: u64) -> Result<(), StoreError> {
         let size = unclean_size(body_offset(block));
+        self.content_mut()?.shrink_to = Some(block);
         self.backing.set_size(size)?;
         self.size_on_disk = size;
         if let Err(e) = self.backing.punch(body_offset(block), PAGE_BYTES as u64) {
             log::debug!("punching a cut page: {e}; zeros are written instead");
             write_page(&*self.backing, &[0; PAGE_BYTES], body_offset(block))?;
         }
-        self.content_mut()?.shrink_unsynced = true;
+        let content = self.content_mut()?;
+        content.shrink_to = None;
+        content.shrink_unsynced = true;
         self.unsynced = true;
         Ok(())
     }
