@@ -22,6 +22,7 @@ pub struct SyncTicket {
     changes: u64,
     head: Option<u8>,
     head_on_disk: Option<HeadOnDisk>,
+    head_vouches: u64,
     tail: Option<u8>,
     tail_block: u64,
     full_blocks: u64,
@@ -61,6 +62,7 @@ impl<B: Backing> SealedFile<B> {
             changes: self.changes,
             head: None,
             head_on_disk: None,
+            head_vouches: 0,
             tail: None,
             tail_block: 0,
             full_blocks: 0,
@@ -75,6 +77,7 @@ impl<B: Backing> SealedFile<B> {
             let end = content.end();
             ticket.head = content.heads.current;
             ticket.head_on_disk = Some(content.head_on_disk);
+            ticket.head_vouches = content.head_vouches;
             ticket.tail = content.tails.current;
             ticket.tail_block = content.tail_slot_block;
             ticket.full_blocks = end.tail_block - 1;
@@ -100,6 +103,7 @@ impl<B: Backing> SealedFile<B> {
             return Ok(());
         };
         content.heads.sync_done(ticket.head);
+        content.durable_head_vouches = ticket.head_vouches;
         content.tails.sync_done(ticket.tail);
         if ticket.head_on_disk == Some(HeadOnDisk::Open) && content.head_on_disk == HeadOnDisk::Open {
             content.sealed_head_at_risk = false;

@@ -217,6 +217,8 @@ fn from_head(head: Head) -> Content {
     content.heads.current = Some(head.slot);
     content.holes_allowed = head.record.holes_allowed;
     content.floor = head.record.floor;
+    content.head_vouches = head.record.durable_through;
+    content.durable_head_vouches = head.record.durable_through;
     content.head_on_disk = HeadOnDisk::Open;
     content.carried = head.record;
     content
@@ -323,6 +325,7 @@ impl<B: Backing> Pages<'_, B> {
             length::end_of(0)
         };
         let vouched = self.tails.iter().map(|t| t.header.vouched_through()).max().unwrap_or(0);
+        let vouched = vouched.max(head.durable_through);
         let mut block = recorded.tail_block.max(vouched + 1);
         loop {
             let least = if block == recorded.tail_block {

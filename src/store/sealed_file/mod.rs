@@ -98,6 +98,9 @@ struct Content {
     tail_durable_in_body: bool,
     /// Blocks 1 to this one are durable in the body.
     durable_through: u64,
+    /// What the newest head page says of `durable_through`, and what the durable one does.
+    head_vouches: u64,
+    durable_head_vouches: u64,
     /// Lengths came from pages, not from a sealed head: a floor has to fence stale pages off.
     recovered: Option<Box<Recovered>>,
     /// A shrinking set_size is not durable yet.

@@ -73,6 +73,7 @@ impl Content {
             plain_length: self.plain_length,
             body_pages: end.tail_block - 1 + u64::from(end.tail_bytes > 0),
             floor: self.floor,
+            durable_through: self.durable_through.min(end.tail_block - 1),
             ..self.carried
         }
     }
@@ -83,6 +84,7 @@ impl Content {
         let slot = self.heads.writable();
         self.sealed_head_at_risk |= state == State::Sealed;
         self.write_head_to(backing, state, generation, slot)?;
+        self.head_vouches = self.durable_through.min(self.end().tail_block - 1);
         self.heads.current = Some(slot);
         self.head_on_disk = if state == State::Open {
             HeadOnDisk::Open
@@ -211,6 +213,8 @@ impl Content {
             sealed_head_at_risk: false,
             tail_durable_in_body: false,
             durable_through: 0,
+            head_vouches: 0,
+            durable_head_vouches: 0,
             recovered: None,
             shrink_unsynced: false,
             shrink_to: None,

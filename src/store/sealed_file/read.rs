@@ -53,7 +53,11 @@ impl PageReader {
             holes_allowed: content.holes_allowed,
             floor: content.floor,
             newest: (content.head_on_disk == HeadOnDisk::Sealed).then_some(content.generation),
-            in_slots: content.recovered.as_ref().map(|r| r.restore.clone()).filter(|r| !r.is_empty()),
+            in_slots: content
+                .recovered
+                .as_ref()
+                .map(|r| r.restore.clone())
+                .filter(|r| !r.is_empty()),
         }
     }
 
@@ -187,8 +191,16 @@ impl<B: Backing> SealedFile<B> {
         let in_body = self.backing.next_data(body_offset(block))?;
         let found = in_body.map(|at| plain_offset_of(((at - body_offset(0)) / PAGE_BYTES as u64).max(1)).max(plain_offset));
         let in_slots = content.recovered.iter().flat_map(|r| r.restore.iter());
-        let in_slots = in_slots.map(|(known, _)| *known).filter(|&known| known >= block).min().map(plain_offset_of);
-        let found = [found, tail_from, in_slots].into_iter().flatten().map(|at| at.max(plain_offset)).min();
+        let in_slots = in_slots
+            .map(|(known, _)| *known)
+            .filter(|&known| known >= block)
+            .min()
+            .map(plain_offset_of);
+        let found = [found, tail_from, in_slots]
+            .into_iter()
+            .flatten()
+            .map(|at| at.max(plain_offset))
+            .min();
         Ok(found.filter(|&at| at < length))
     }
 
@@ -209,7 +221,11 @@ impl<B: Backing> SealedFile<B> {
         while block < tail_block {
             let at = self.backing.next_hole(body_offset(block))?;
             block = (at - body_offset(0)).div_ceil(PAGE_BYTES as u64).max(block);
-            let in_slot = content.recovered.iter().flat_map(|r| r.restore.iter()).any(|(known, _)| *known == block);
+            let in_slot = content
+                .recovered
+                .iter()
+                .flat_map(|r| r.restore.iter())
+                .any(|(known, _)| *known == block);
             if !in_slot {
                 break;
             }

@@ -225,9 +225,27 @@ impl<B: Backing> SealedFile<B> {
         Ok(())
     }
 
+    /// Before a page in the middle changes, a durable head vouches for the blocks behind it: should
+    /// the page be torn, recovery would end the file there.
+    fn vouch_barrier(&mut self) -> Result<(), StoreError> {
+        let backing = self.backing.clone();
+        let content = self.content_mut()?;
+        let durable = content.durable_through.min(content.end().tail_block - 1);
+        if content.durable_head_vouches >= durable {
+            return Ok(());
+        }
+        content.write_head(&*backing, State::Open)?;
+        self.sync_now()?;
+        // What else that sync made durable was asked for by nobody; counting it would make every
+        // overwrite between appends pay for another sync.
+        self.content_mut()?.durable_through = durable;
+        Ok(())
+    }
+
     /// Overwrites blocks before the tail block, in place.
     fn overwrite_run(&mut self, plain_offset: u64, data: &[u8]) -> Result<usize, StoreError> {
         self.in_place_barrier()?;
+        self.vouch_barrier()?;
         let first = block_of(plain_offset);
         let at = (plain_offset - plain_offset_of(first)) as usize;
         let limit = if self.options.strict_overwrite { 1 } else { RUN_PAGES };
