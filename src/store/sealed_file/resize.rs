@@ -27,8 +27,11 @@ impl<B: Backing> SealedFile<B> {
             _ if plain_length < old => self.cut(plain_length),
             _ => {
                 self.prepare_change()?;
-                self.extend_with_zeros(plain_length)?;
-                self.write_end()
+                let grown = self.extend_with_zeros(plain_length).and_then(|()| self.write_end());
+                if grown.is_err() {
+                    self.take_back(old);
+                }
+                grown
             }
         }
     }
@@ -37,7 +40,7 @@ impl<B: Backing> SealedFile<B> {
     /// follows has new keys. An empty file costs nothing.
     ///
     /// A kill before the sync leaves an empty file; a power cut the old one or an empty one.
-    fn clear(&mut self) -> Result<(), StoreError> {
+    pub(super) fn clear(&mut self) -> Result<(), StoreError> {
         if self.content.is_none() && self.size_on_disk == 0 {
             return Ok(());
         }
@@ -59,7 +62,7 @@ impl<B: Backing> SealedFile<B> {
     ///
     /// A kill or power cut before the sync leaves the old length or the new one; after it, the new
     /// one: the floor voids what is still on disk behind it.
-    fn cut(&mut self, plain_length: u64) -> Result<(), StoreError> {
+    pub(super) fn cut(&mut self, plain_length: u64) -> Result<(), StoreError> {
         let end = end_of(plain_length);
         self.prepare_change()?;
         self.settle_shrink()?;
@@ -88,9 +91,13 @@ impl<B: Backing> SealedFile<B> {
             wrote = content.write_tail(&*backing, end.tail_block, end.tail_bytes);
         }
         if let Err(e) = wrote {
+            let cut = (content.plain_length, content.floor, *content.tail);
             (content.plain_length, content.floor, *content.tail) = undo;
-            content.generation = Generation(content.generation.0 + 1);
-            content.write_head(&*backing, State::Open)?;
+            if content.write_head(&*backing, State::Open).is_err() {
+                // The head on disk may say "cut" already: memory must not say otherwise.
+                (content.plain_length, content.floor, *content.tail) = cut;
+                content.tail_written = false;
+            }
             return Err(e);
         }
         if plain_length < P0 {

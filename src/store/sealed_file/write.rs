@@ -31,19 +31,37 @@ impl<B: Backing> SealedFile<B> {
             return Err(StoreError::TooLong);
         }
         self.prepare_change()?;
-        if plain_offset > self.plain_length() {
-            self.extend_with_zeros(plain_offset)?;
+        let old = self.plain_length();
+        if plain_offset > old
+            && let Err(e) = self.extend_with_zeros(plain_offset)
+        {
+            self.take_back(old);
+            return Err(e);
         }
         let mut done = 0;
         while done < data.len() {
             match self.write_part(plain_offset + done as u64, &data[done..]) {
                 Ok(0) => break,
                 Ok(bytes) => done += bytes,
-                Err(e) if done == 0 => return Err(e),
+                Err(e) if done == 0 => {
+                    self.take_back(old);
+                    return Err(e);
+                }
                 Err(_) => break,
             }
         }
         Ok(done)
+    }
+
+    /// A growth failed half-way: the length becomes the old one again, as far as the disk allows.
+    pub(super) fn take_back(&mut self, old: u64) {
+        if self.plain_length() <= old {
+            return;
+        }
+        let taken = if old == 0 { self.clear() } else { self.cut(old) };
+        if let Err(e) = taken {
+            log::debug!("taking a failed growth back: {e}; its zeros stay");
+        }
     }
 
     fn write_part(&mut self, plain_offset: u64, data: &[u8]) -> Result<usize, StoreError> {
