@@ -85,6 +85,9 @@ pub struct HeadRecord {
     pub retain_until_s: u64,
     /// Tenant number; 0 for none.
     pub tenant: u32,
+    /// Blocks 1 to this one were known to be durable in the body when the head was written:
+    /// recovery never ends the file before them.
+    pub durable_through: u64,
 }
 
 impl HeadRecord {
@@ -105,6 +108,7 @@ impl HeadRecord {
             sealed_at_s: 0,
             retain_until_s: 0,
             tenant: 0,
+            durable_through: 0,
         }
     }
 
@@ -122,6 +126,7 @@ impl HeadRecord {
         out[76..84].copy_from_slice(&self.sealed_at_s.to_le_bytes());
         out[84..92].copy_from_slice(&self.retain_until_s.to_le_bytes());
         out[92..96].copy_from_slice(&self.tenant.to_le_bytes());
+        out[96..104].copy_from_slice(&self.durable_through.to_le_bytes());
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, SealedError> {
@@ -152,6 +157,7 @@ impl HeadRecord {
             sealed_at_s: u64_at(76),
             retain_until_s: u64_at(84),
             tenant: u32::from_le_bytes(bytes[92..96].try_into().expect("four bytes")),
+            durable_through: u64_at(96),
         })
     }
 }

@@ -22,6 +22,7 @@ pub struct SyncTicket {
     changes: u64,
     head: Option<u8>,
     head_on_disk: Option<HeadOnDisk>,
+    head_vouches: u64,
     tail: Option<u8>,
     tail_block: u64,
     full_blocks: u64,
@@ -61,6 +62,7 @@ impl<B: Backing> SealedFile<B> {
             changes: self.changes,
             head: None,
             head_on_disk: None,
+            head_vouches: 0,
             tail: None,
             tail_block: 0,
             full_blocks: 0,
@@ -75,6 +77,7 @@ impl<B: Backing> SealedFile<B> {
             let end = content.end();
             ticket.head = content.heads.current;
             ticket.head_on_disk = Some(content.head_on_disk);
+            ticket.head_vouches = content.head_vouches;
             ticket.tail = content.tails.current;
             ticket.tail_block = content.tail_slot_block;
             ticket.full_blocks = end.tail_block - 1;
@@ -93,14 +96,17 @@ impl<B: Backing> SealedFile<B> {
             self.unsynced = true;
             return Err(e.into());
         }
+        // Whatever another process left was in the page cache before this sync began.
+        self.marks_unknown = false;
         let current = self.life == ticket.life && self.syncs_begun == ticket.number;
         let Some(content) = self.content.as_mut().filter(|_| current) else {
             return Ok(());
         };
         content.heads.sync_done(ticket.head);
+        content.durable_head_vouches = ticket.head_vouches;
         content.tails.sync_done(ticket.tail);
-        if let Some(head) = ticket.head_on_disk {
-            content.sealed_head_durable = head == HeadOnDisk::Sealed;
+        if ticket.head_on_disk == Some(HeadOnDisk::Open) && content.head_on_disk == HeadOnDisk::Open {
+            content.sealed_head_at_risk = false;
         }
         let end = content.end();
         content.durable_through = content.durable_through.max(ticket.full_blocks).min(end.tail_block - 1);
@@ -144,13 +150,20 @@ impl<B: Backing> SealedFile<B> {
         if self.sync_failed {
             return Err(StoreError::SyncFailed);
         }
-        if self.is_clean() || self.content.is_none() {
+        if self.content.is_none() && !self.is_clean() {
+            // Its first head never became durable; without a byte it is an empty file.
+            self.backing.set_size(0)?;
+            self.size_on_disk = 0;
+        }
+        if self.is_clean() {
             return Ok((SealStep::Sealed, None));
         }
         self.prepare_sealing()?;
         let backing = self.backing.clone();
         let end = self.content_mut()?.end();
-        if end.tail_bytes > 0 && !self.content_mut()?.tail_durable_in_body {
+        // Under a sealed head the body page is there already and must not change any more.
+        let under_sealed_head = self.content_mut()?.head_on_disk == HeadOnDisk::Sealed;
+        if end.tail_bytes > 0 && !under_sealed_head && !self.content_mut()?.tail_durable_in_body {
             self.ensure_room(body_offset(end.tail_block + 1))?;
             let content = self.content_mut()?;
             let generation = content.next_generation();
@@ -166,10 +179,7 @@ impl<B: Backing> SealedFile<B> {
     fn prepare_sealing(&mut self) -> Result<(), StoreError> {
         self.load_tail()?;
         let backing = self.backing.clone();
-        if self.content_mut()?.marks_unknown {
-            self.backing.sync_data()?;
-            self.content_mut()?.marks_unknown = false;
-        }
+        self.settle_marks()?;
         if self.content_mut()?.recovered.is_some() {
             self.fence_recovered()?;
         }
@@ -228,7 +238,7 @@ impl<B: Backing> SealedFile<B> {
         let content = self.content_mut()?;
         let end = content.end();
         let second = content.second_head_slot();
-        let third = (0..SLOT_COUNT as u8).find(|&slot| Some(slot) != content.heads.durable && slot != second);
+        let third = (0..SLOT_COUNT as u8).find(|&slot| Some(slot) != content.heads.current && slot != second);
         content.tails = super::Slots::default();
         content.tail_slot_block = 0;
         content.tail_durable_in_body = end.tail_bytes > 0;

@@ -51,6 +51,7 @@ impl<B: Backing> SealedFile<B> {
         let size_on_disk = backing.size()?;
         let mut file = Self::new_empty(backing, ring, options);
         file.size_on_disk = size_on_disk;
+        file.marks_unknown = true;
         if size_on_disk == 0 {
             return Ok(file);
         }
@@ -85,7 +86,16 @@ impl<B: Backing> SealedFile<B> {
                     plain_length: head.record.plain_length,
                 });
             }
-            sealed_content(head)
+            let open_count_seen = head.record.generation.open_count();
+            let mut content = sealed_content(head);
+            if !clean {
+                // Its last opening may have left pages behind the end: they must not come back.
+                content.recovered = Some(Box::new(Recovered {
+                    open_count_seen,
+                    restore: Arc::default(),
+                }));
+            }
+            content
         } else {
             recover(&*file.backing, head, tails)?
         };
@@ -110,7 +120,7 @@ impl<B: Backing> SealedFile<B> {
         // The opening that crashed may have used one count more than any page shows.
         content.generation = Generation::first_of(seen + 2);
         content.renew_epoch()?;
-        for (block, payload) in &restore {
+        for (block, payload) in restore.iter() {
             let mut page = [0; PAGE_BYTES];
             let generation = content.next_generation();
             content.seal_body(generation, *block, &payload[..], &mut page)?;
@@ -193,7 +203,7 @@ fn sealed_content(head: Head) -> Content {
     let end = content.end();
     content.tail_durable_in_body = end.tail_bytes > 0;
     content.durable_through = end.tail_block - 1;
-    content.sealed_head_durable = true;
+    content.sealed_head_at_risk = true;
     content.head_on_disk = HeadOnDisk::Sealed;
     content
 }
@@ -207,8 +217,9 @@ fn from_head(head: Head) -> Content {
     content.heads.current = Some(head.slot);
     content.holes_allowed = head.record.holes_allowed;
     content.floor = head.record.floor;
+    content.head_vouches = head.record.durable_through;
+    content.durable_head_vouches = head.record.durable_through;
     content.head_on_disk = HeadOnDisk::Open;
-    content.marks_unknown = true;
     content.carried = head.record;
     content
 }
@@ -232,7 +243,7 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
     let mut content = from_head(head);
     content.plain_length = plain_length;
     let end = content.end();
-    content.sealed_head_durable = was_sealed;
+    content.sealed_head_at_risk = was_sealed;
     content.durable_through = end.tail_block - 1;
     content.tail_loaded = true;
     match tail {
@@ -254,7 +265,7 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
         }
         None => {}
     }
-    let restore = pages.only_in_slots(end.tail_block)?;
+    let restore = pages.only_in_slots(end.tail_block, content.holes_allowed)?.into();
     content.recovered = Some(Box::new(Recovered {
         open_count_seen,
         restore,
@@ -314,6 +325,7 @@ impl<B: Backing> Pages<'_, B> {
             length::end_of(0)
         };
         let vouched = self.tails.iter().map(|t| t.header.vouched_through()).max().unwrap_or(0);
+        let vouched = vouched.max(head.durable_through);
         let mut block = recorded.tail_block.max(vouched + 1);
         loop {
             let least = if block == recorded.tail_block {
@@ -332,18 +344,21 @@ impl<B: Backing> Pages<'_, B> {
         }
     }
 
-    /// Full blocks before `tail_block` whose body page is torn or older than the copy in a slot.
-    fn only_in_slots(&self, tail_block: u64) -> Result<Vec<(u64, Payload)>, StoreError> {
-        let mut found = Vec::new();
+    /// Blocks before `tail_block` whose body page is torn, missing or older than the copy in a slot.
+    /// A partial copy counts in a file with holes alone: there a head may tell a length for which the
+    /// padded page of this block never reached the disk.
+    fn only_in_slots(&self, tail_block: u64, holes_allowed: bool) -> Result<Vec<(u64, Payload)>, StoreError> {
+        let mut found: Vec<(u64, Payload)> = Vec::new();
         for tail in &self.tails {
-            if tail.header.block < tail_block
-                && usize::from(tail.header.length) == BLOCK_PLAIN_BYTES
-                && let Some((_, Copy::InSlot(_), payload)) = self.best(tail.header.block)?
+            let block = tail.header.block;
+            if block < tail_block
+                && found.iter().all(|(known, _)| *known != block)
+                && let Some((used, Copy::InSlot(_), payload)) = self.best(block)?
+                && (used == BLOCK_PLAIN_BYTES || holes_allowed)
             {
-                found.push((tail.header.block, payload));
+                found.push((block, payload));
             }
         }
-        found.dedup_by_key(|(block, _)| *block);
         Ok(found)
     }
 }

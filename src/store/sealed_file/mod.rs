@@ -60,6 +60,8 @@ pub struct SealedFile<B: Backing> {
     size_on_disk: u64,
     /// A sync failed: what was written since the last good one may never be durable.
     sync_failed: bool,
+    /// Found on disk by this process, which cannot know what of it (an empty size too) is durable.
+    marks_unknown: bool,
     /// Something was written since the last sync began.
     unsynced: bool,
     /// Moves with every change; sealing stops when it moved.
@@ -89,18 +91,22 @@ struct Content {
     holes_allowed: bool,
     floor: Floor,
     head_on_disk: HeadOnDisk,
-    /// A durable head says "sealed": no page in place may change before an open one is durable.
-    sealed_head_durable: bool,
+    /// A head that says "sealed" may be the newest durable one (it is, or a sync or the page cache may
+    /// be writing it): no page in place may change before an open one is durable.
+    sealed_head_at_risk: bool,
     /// The durable bytes of the tail block lie in its body page and nowhere else.
     tail_durable_in_body: bool,
     /// Blocks 1 to this one are durable in the body.
     durable_through: u64,
-    /// Found on disk by this process, which cannot know what of it is durable.
-    marks_unknown: bool,
+    /// What the newest head page says of `durable_through`, and what the durable one does.
+    head_vouches: u64,
+    durable_head_vouches: u64,
     /// Lengths came from pages, not from a sealed head: a floor has to fence stale pages off.
     recovered: Option<Box<Recovered>>,
     /// A shrinking set_size is not durable yet.
     shrink_unsynced: bool,
+    /// Pages of this block and later are void but still on disk: taking them off failed.
+    shrink_to: Option<u64>,
     /// Fields of the head record that are only carried along.
     carried: HeadRecord,
 }
@@ -109,8 +115,8 @@ struct Content {
 struct Recovered {
     /// Highest open count seen on any page.
     open_count_seen: u32,
-    /// Full blocks whose only good copy lies in a tail slot.
-    restore: Vec<(u64, Box<[u8; BLOCK_PLAIN_BYTES]>)>,
+    /// Blocks whose only good copy lies in a tail slot, padded to the whole block.
+    restore: Arc<Vec<(u64, Box<[u8; BLOCK_PLAIN_BYTES]>)>>,
 }
 
 impl<B: Backing> SealedFile<B> {
@@ -123,6 +129,7 @@ impl<B: Backing> SealedFile<B> {
             content: None,
             size_on_disk: 0,
             sync_failed: false,
+            marks_unknown: false,
             unsynced: false,
             changes: 0,
             syncs_begun: 0,

@@ -73,6 +73,7 @@ impl Content {
             plain_length: self.plain_length,
             body_pages: end.tail_block - 1 + u64::from(end.tail_bytes > 0),
             floor: self.floor,
+            durable_through: self.durable_through.min(end.tail_block - 1),
             ..self.carried
         }
     }
@@ -81,7 +82,9 @@ impl Content {
     pub(super) fn write_head<B: Backing>(&mut self, backing: &B, state: State) -> Result<(), StoreError> {
         let generation = self.next_generation();
         let slot = self.heads.writable();
+        self.sealed_head_at_risk |= state == State::Sealed;
         self.write_head_to(backing, state, generation, slot)?;
+        self.head_vouches = self.durable_through.min(self.end().tail_block - 1);
         self.heads.current = Some(slot);
         self.head_on_disk = if state == State::Open {
             HeadOnDisk::Open
@@ -207,12 +210,14 @@ impl Content {
             holes_allowed: false,
             floor: super::Floor::default(),
             head_on_disk: HeadOnDisk::None,
-            sealed_head_durable: false,
+            sealed_head_at_risk: false,
             tail_durable_in_body: false,
             durable_through: 0,
-            marks_unknown: false,
+            head_vouches: 0,
+            durable_head_vouches: 0,
             recovered: None,
             shrink_unsynced: false,
+            shrink_to: None,
             carried: HeadRecord::empty(),
         }
     }

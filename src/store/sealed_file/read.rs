@@ -41,6 +41,8 @@ struct PageReader {
     floor: Floor,
     /// Of the sealed head: no page is newer.
     newest: Option<Generation>,
+    /// Blocks that recovery found in slots and that are not back in the body yet.
+    in_slots: Option<Arc<Vec<(u64, Box<[u8; BLOCK_PLAIN_BYTES]>)>>>,
 }
 
 impl PageReader {
@@ -51,6 +53,11 @@ impl PageReader {
             holes_allowed: content.holes_allowed,
             floor: content.floor,
             newest: (content.head_on_disk == HeadOnDisk::Sealed).then_some(content.generation),
+            in_slots: content
+                .recovered
+                .as_ref()
+                .map(|r| r.restore.clone())
+                .filter(|r| !r.is_empty()),
         }
     }
 
@@ -60,6 +67,10 @@ impl PageReader {
             place: PageName::Block(block),
             cause,
         };
+        if let Some((_, payload)) = self.in_slots.iter().flat_map(|r| r.iter()).find(|(known, _)| *known == block) {
+            page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].copy_from_slice(&payload[..]);
+            return Ok(Some(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]));
+        }
         if self.holes_allowed && page.iter().all(|&byte| byte == 0) {
             return Ok(None);
         }
@@ -179,7 +190,17 @@ impl<B: Backing> SealedFile<B> {
         let tail_from = (end.tail_bytes > 0).then(|| plain_offset_of(end.tail_block));
         let in_body = self.backing.next_data(body_offset(block))?;
         let found = in_body.map(|at| plain_offset_of(((at - body_offset(0)) / PAGE_BYTES as u64).max(1)).max(plain_offset));
-        let found = [found, tail_from.map(|at| at.max(plain_offset))].into_iter().flatten().min();
+        let in_slots = content.recovered.iter().flat_map(|r| r.restore.iter());
+        let in_slots = in_slots
+            .map(|(known, _)| *known)
+            .filter(|&known| known >= block)
+            .min()
+            .map(plain_offset_of);
+        let found = [found, tail_from, in_slots]
+            .into_iter()
+            .flatten()
+            .map(|at| at.max(plain_offset))
+            .min();
         Ok(found.filter(|&at| at < length))
     }
 
@@ -195,13 +216,25 @@ impl<B: Backing> SealedFile<B> {
         let Some(content) = self.content.as_ref().filter(|c| c.holes_allowed) else {
             return Ok(Some(length));
         };
-        let block = if plain_offset < P0 { 1 } else { block_of(plain_offset) };
-        let at = self.backing.next_hole(body_offset(block))?;
-        let hole = (at - body_offset(0)).div_ceil(PAGE_BYTES as u64).max(1);
-        if hole >= content.end().tail_block {
+        let tail_block = content.end().tail_block;
+        let mut block = if plain_offset < P0 { 1 } else { block_of(plain_offset) };
+        while block < tail_block {
+            let at = self.backing.next_hole(body_offset(block))?;
+            block = (at - body_offset(0)).div_ceil(PAGE_BYTES as u64).max(block);
+            let in_slot = content
+                .recovered
+                .iter()
+                .flat_map(|r| r.restore.iter())
+                .any(|(known, _)| *known == block);
+            if !in_slot {
+                break;
+            }
+            block += 1;
+        }
+        if block >= tail_block {
             return Ok(Some(length));
         }
-        Ok(Some(plain_offset_of(hole).max(plain_offset).min(length)))
+        Ok(Some(plain_offset_of(block).max(plain_offset).min(length)))
     }
 }
 

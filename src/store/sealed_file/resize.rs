@@ -27,8 +27,11 @@ impl<B: Backing> SealedFile<B> {
             _ if plain_length < old => self.cut(plain_length),
             _ => {
                 self.prepare_change()?;
-                self.extend_with_zeros(plain_length)?;
-                self.write_end()
+                let grown = self.extend_with_zeros(plain_length).and_then(|()| self.write_end());
+                if grown.is_err() {
+                    self.take_back(old);
+                }
+                grown
             }
         }
     }
@@ -37,7 +40,7 @@ impl<B: Backing> SealedFile<B> {
     /// follows has new keys. An empty file costs nothing.
     ///
     /// A kill before the sync leaves an empty file; a power cut the old one or an empty one.
-    fn clear(&mut self) -> Result<(), StoreError> {
+    pub(super) fn clear(&mut self) -> Result<(), StoreError> {
         if self.content.is_none() && self.size_on_disk == 0 {
             return Ok(());
         }
@@ -47,10 +50,10 @@ impl<B: Backing> SealedFile<B> {
         self.life += 1;
         self.content = None;
         self.unsynced = false;
-        if let Err(e) = self.backing.sync_data() {
-            self.sync_failed = true;
-            return Err(e.into());
-        }
+        self.sync_backing()?;
+        // Nothing is left that an earlier failure could have lost.
+        self.sync_failed = false;
+        self.marks_unknown = false;
         Ok(())
     }
 
@@ -59,7 +62,7 @@ impl<B: Backing> SealedFile<B> {
     ///
     /// A kill or power cut before the sync leaves the old length or the new one; after it, the new
     /// one: the floor voids what is still on disk behind it.
-    fn cut(&mut self, plain_length: u64) -> Result<(), StoreError> {
+    pub(super) fn cut(&mut self, plain_length: u64) -> Result<(), StoreError> {
         let end = end_of(plain_length);
         self.prepare_change()?;
         self.settle_shrink()?;
@@ -88,9 +91,13 @@ impl<B: Backing> SealedFile<B> {
             wrote = content.write_tail(&*backing, end.tail_block, end.tail_bytes);
         }
         if let Err(e) = wrote {
+            let cut = (content.plain_length, content.floor, *content.tail);
             (content.plain_length, content.floor, *content.tail) = undo;
-            content.generation = Generation(content.generation.0 + 1);
-            content.write_head(&*backing, State::Open)?;
+            if content.write_head(&*backing, State::Open).is_err() {
+                // The head on disk may say "cut" already: memory must not say otherwise.
+                (content.plain_length, content.floor, *content.tail) = cut;
+                content.tail_written = false;
+            }
             return Err(e);
         }
         if plain_length < P0 {
@@ -107,13 +114,16 @@ impl<B: Backing> SealedFile<B> {
     /// instant, so that a kill never leaves a file that looks sealed.
     pub(super) fn cut_pages_from(&mut self, block: u64) -> Result<(), StoreError> {
         let size = unclean_size(body_offset(block));
+        self.content_mut()?.shrink_to = Some(block);
         self.backing.set_size(size)?;
         self.size_on_disk = size;
         if let Err(e) = self.backing.punch(body_offset(block), PAGE_BYTES as u64) {
             log::debug!("punching a cut page: {e}; zeros are written instead");
             write_page(&*self.backing, &[0; PAGE_BYTES], body_offset(block))?;
         }
-        self.content_mut()?.shrink_unsynced = true;
+        let content = self.content_mut()?;
+        content.shrink_to = None;
+        content.shrink_unsynced = true;
         self.unsynced = true;
         Ok(())
     }

@@ -31,19 +31,37 @@ impl<B: Backing> SealedFile<B> {
             return Err(StoreError::TooLong);
         }
         self.prepare_change()?;
-        if plain_offset > self.plain_length() {
-            self.extend_with_zeros(plain_offset)?;
+        let old = self.plain_length();
+        if plain_offset > old
+            && let Err(e) = self.extend_with_zeros(plain_offset)
+        {
+            self.take_back(old);
+            return Err(e);
         }
         let mut done = 0;
         while done < data.len() {
             match self.write_part(plain_offset + done as u64, &data[done..]) {
                 Ok(0) => break,
                 Ok(bytes) => done += bytes,
-                Err(e) if done == 0 => return Err(e),
+                Err(e) if done == 0 => {
+                    self.take_back(old);
+                    return Err(e);
+                }
                 Err(_) => break,
             }
         }
         Ok(done)
+    }
+
+    /// A growth failed half-way: the length becomes the old one again, as far as the disk allows.
+    pub(super) fn take_back(&mut self, old: u64) {
+        if self.plain_length() <= old {
+            return;
+        }
+        let taken = if old == 0 { self.clear() } else { self.cut(old) };
+        if let Err(e) = taken {
+            log::debug!("taking a failed growth back: {e}; its zeros stay");
+        }
     }
 
     fn write_part(&mut self, plain_offset: u64, data: &[u8]) -> Result<usize, StoreError> {
@@ -75,18 +93,16 @@ impl<B: Backing> SealedFile<B> {
             if self.size_on_disk != 0 {
                 self.backing.set_size(0)?;
                 self.size_on_disk = 0;
-                self.backing.sync_data()?;
+                self.marks_unknown = true;
             }
+            self.settle_marks()?;
             let content = self.fresh_content()?;
             self.ensure_room(body_offset(1))?;
             self.life += 1;
             self.content = Some(content);
             return Ok(());
         }
-        if self.content_mut()?.marks_unknown {
-            self.backing.sync_data()?;
-            self.content_mut()?.marks_unknown = false;
-        }
+        self.settle_marks()?;
         self.load_tail()?;
         if self.content_mut()?.recovered.is_some() {
             self.fence_recovered()?;
@@ -102,6 +118,28 @@ impl<B: Backing> SealedFile<B> {
             content.write_head(&*backing, State::Open)?;
         }
         Ok(())
+    }
+
+    /// Rule 6: what another process left in the page cache is made durable before anything relies on
+    /// it, and a failure of that is a failed sync like any other.
+    pub(super) fn settle_marks(&mut self) -> Result<(), StoreError> {
+        if !self.marks_unknown {
+            return Ok(());
+        }
+        if self.sync_failed {
+            return Err(StoreError::SyncFailed);
+        }
+        self.sync_backing()?;
+        self.marks_unknown = false;
+        Ok(())
+    }
+
+    /// A sync of the backing file whose failure is remembered (rule 4).
+    pub(super) fn sync_backing(&mut self) -> Result<(), StoreError> {
+        self.backing.sync_data().map_err(|e| {
+            self.sync_failed = true;
+            e.into()
+        })
     }
 
     fn write_block0(&mut self, at: usize, data: &[u8]) -> Result<usize, StoreError> {
@@ -175,10 +213,11 @@ impl<B: Backing> SealedFile<B> {
     pub(super) fn cover_tail(&mut self) -> Result<(), StoreError> {
         let backing = self.backing.clone();
         let content = self.content_mut()?;
-        if !content.tail_durable_in_body {
-            return Ok(());
-        }
         let end = content.end();
+        if !content.tail_durable_in_body {
+            // A seal that was overtaken may have put this block into the body under a sealed head.
+            return if end.tail_bytes > 0 { self.in_place_barrier() } else { Ok(()) };
+        }
         if content.tails.current.is_none() || content.tail_slot_block != end.tail_block || !content.tail_written {
             content.write_tail(&*backing, end.tail_block, end.tail_bytes)?;
         }
@@ -187,6 +226,9 @@ impl<B: Backing> SealedFile<B> {
 
     /// Rule 8: the file does not grow again before a shrink is durable.
     pub(super) fn settle_shrink(&mut self) -> Result<(), StoreError> {
+        if let Some(block) = self.content_mut()?.shrink_to {
+            self.cut_pages_from(block)?;
+        }
         if self.content_mut()?.shrink_unsynced {
             self.sync_now()?;
         }
@@ -195,15 +237,33 @@ impl<B: Backing> SealedFile<B> {
 
     /// Rule 3: an open head is durable before any page in place changes under a sealed one.
     pub(super) fn in_place_barrier(&mut self) -> Result<(), StoreError> {
-        if self.content_mut()?.sealed_head_durable {
+        if self.content_mut()?.sealed_head_at_risk {
             self.sync_now()?;
         }
+        Ok(())
+    }
+
+    /// Before a page in the middle changes, a durable head vouches for the blocks behind it: should
+    /// the page be torn, recovery would end the file there.
+    fn vouch_barrier(&mut self) -> Result<(), StoreError> {
+        let backing = self.backing.clone();
+        let content = self.content_mut()?;
+        let durable = content.durable_through.min(content.end().tail_block - 1);
+        if content.durable_head_vouches >= durable {
+            return Ok(());
+        }
+        content.write_head(&*backing, State::Open)?;
+        self.sync_now()?;
+        // What else that sync made durable was asked for by nobody; counting it would make every
+        // overwrite between appends pay for another sync.
+        self.content_mut()?.durable_through = durable;
         Ok(())
     }
 
     /// Overwrites blocks before the tail block, in place.
     fn overwrite_run(&mut self, plain_offset: u64, data: &[u8]) -> Result<usize, StoreError> {
         self.in_place_barrier()?;
+        self.vouch_barrier()?;
         let first = block_of(plain_offset);
         let at = (plain_offset - plain_offset_of(first)) as usize;
         let limit = if self.options.strict_overwrite { 1 } else { RUN_PAGES };
@@ -256,9 +316,6 @@ impl<B: Backing> SealedFile<B> {
             .find(|&slot| Some(slot) != content.tails.durable && Some(slot) != content.tails.current)
             .expect("at most two slots are in use after a sync");
         content.write_aside(&*backing, spare, block, &whole)?;
-        self.backing.sync_data().map_err(|e| {
-            self.sync_failed = true;
-            e.into()
-        })
+        self.sync_backing()
     }
 }
