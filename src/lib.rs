@@ -1,7 +1,12 @@
 //! TallyFS: a FUSE file system for call recordings.
 
+pub mod clock;
 pub mod id;
+pub mod period;
+pub mod quota;
 pub mod units;
 pub mod cli {
-    pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+    pub fn main() -> std::process::ExitCode {
+        std::process::ExitCode::SUCCESS
+    }
 }
