@@ -1,7 +1,7 @@
 //! TallyFS: a FUSE file system for call recordings.
 
+pub mod cli;
+pub mod daemon;
 pub mod id;
+pub mod sys;
 pub mod units;
-pub mod cli {
-    pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
-}
