@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -77,6 +78,8 @@ pub enum MountError {
 fn advice(said: &str) -> &'static str {
     if said.contains("user_allow_other") {
         "; put the line `user_allow_other` into /etc/fuse.conf, or leave `allow_other` out"
+    } else if said.contains("/dev/fuse: Permission denied") {
+        "; run `chmod 0666 /dev/fuse` as root, or mount as root"
     } else {
         ""
     }
@@ -113,9 +116,14 @@ pub struct Mounted {
 }
 
 /// Knows the mount that this process made. Dropping it unmounts.
+///
+/// The kernel uses numbers of mounts and devices again once they are free, so they tell our mount
+/// from a later one only together with its source: the store, of which we hold the lock.
 #[derive(Debug)]
 pub struct MountGuard {
     entry: MountEntry,
+    /// Set when this guard took the mount away.
+    is_done: AtomicBool,
 }
 
 /// How an unmount went.
@@ -148,7 +156,10 @@ impl MountPlan {
             .filter(|entry| entry.fs_type == FS_TYPE && entry.source == self.store)
             .ok_or_else(|| MountError::Vanished(self.mount_point.clone()))?
             .clone();
-        let guard = MountGuard { entry };
+        let guard = MountGuard {
+            entry,
+            is_done: AtomicBool::new(false),
+        };
         Ok(Mounted { fd, guard })
     }
 
@@ -254,14 +265,20 @@ impl MountGuard {
     /// [`MountError::Covered`] when another mount lies over it; what the system answers.
     pub fn unmount(&self) -> Result<Unmounted, MountError> {
         let path = self.mount_point();
+        if self.is_done.load(Ordering::Acquire) {
+            return Ok(Unmounted::Already);
+        }
         let table = MountTable::read().map_err(failed("list mounts for", path))?;
         let is_ours = |entry: &MountEntry| {
-            entry.fs_type == FS_TYPE
+            entry.id == self.entry.id
+                && entry.fs_type == FS_TYPE
                 && entry.device == self.entry.device
                 && entry.source == self.entry.source
         };
         if table.topmost(path).is_some_and(is_ours) {
-            return unmount(path);
+            let how = unmount(path)?;
+            self.is_done.store(true, Ordering::Release);
+            return Ok(how);
         }
         let ours_below = table
             .of_store(&self.entry.source)
@@ -414,6 +431,22 @@ mod tests {
         assert_eq!(first.guard.unmount().unwrap(), Unmounted::Already);
         assert!(entry_at(&plan.mount_point).is_some());
         drop(second);
+    }
+
+    #[test]
+    fn a_strangers_mount_in_the_place_of_ours_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(dir.path());
+        let ours = plan.mount().unwrap();
+        unmount(&plan.mount_point).unwrap();
+        let other = MountPlan {
+            store: "/someone/else".into(),
+            ..plan.clone()
+        };
+        let theirs = other.mount().unwrap();
+        assert_eq!(ours.guard.unmount().unwrap(), Unmounted::Already);
+        assert!(entry_at(&plan.mount_point).is_some());
+        drop(theirs);
     }
 
     #[test]
