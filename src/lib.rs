@@ -1,6 +1,7 @@
 //! TallyFS: a FUSE file system for call recordings.
 
 pub mod clock;
+pub mod config;
 pub mod id;
 pub mod period;
 pub mod quota;
