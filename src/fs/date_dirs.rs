@@ -47,8 +47,16 @@ impl FileSystem {
         Ok(work(&components))
     }
 
-    fn today(&self) -> CivilDate {
-        CivilDate::from_unix_s(i64::try_from(self.now_unix_s()).unwrap_or(i64::MAX))
+    /// A day before or after now. Recorders name directories by their own time zone, which can be a
+    /// day away from UTC; a day more on either side serves them all.
+    fn day(&self, from_today: i64) -> CivilDate {
+        let now_s = i64::try_from(self.now_unix_s()).unwrap_or(i64::MAX);
+        CivilDate::from_unix_s(now_s.saturating_add(from_today * 86_400))
+    }
+
+    /// Yesterday to the day after tomorrow, as pairs.
+    fn days_at_hand(&self) -> [(CivilDate, CivilDate); 2] {
+        [(self.day(-1), self.day(0)), (self.day(1), self.day(2))]
     }
 
     /// Makes the date directory `name` in `parent` if it is one of today or tomorrow.
@@ -56,9 +64,10 @@ impl FileSystem {
         if !self.config.has_date_directories() || !parent.is_directory() {
             return Ok(None);
         }
-        let today = self.today();
         let wanted = self.with_components(parent, |components| {
-            self.config.date_names(components, today, today.next()).iter().any(|wanted| wanted.as_slice() == name.to_bytes())
+            self.days_at_hand().iter().any(|&(day, next)| {
+                self.config.date_names(components, day, next).iter().any(|wanted| wanted.as_bytes() == name.to_bytes())
+            })
         })?;
         let account = self.account_of(parent)?;
         if !wanted || self.is_young(&account)? {
@@ -106,7 +115,7 @@ impl FileSystem {
                 let fd = self.tree.open_path(&account.path())?;
                 let born = stat_fd(&fd)?.stx_btime;
                 let born = Duration::new(u64::try_from(born.tv_sec).unwrap_or(0), born.tv_nsec);
-                let grace = Duration::from_secs(self.config.service.date_directory_grace_s);
+                let grace = Duration::from_secs(u64::from(self.config.service.date_directory_grace_s));
                 return Ok(self.clock.now().saturating_sub(born) < grace);
             }
             at = account.parent();
@@ -119,19 +128,19 @@ impl FileSystem {
         if !self.config.has_date_directories() {
             return Vec::new();
         }
-        let today = self.today();
-        let mut past: Vec<_> = self.ledger.accounts().into_iter().filter(|account| self.is_past(account, today)).collect();
+        let yesterday = self.day(-1);
+        let mut past: Vec<_> = self.ledger.accounts().into_iter().filter(|account| self.is_past(account, yesterday)).collect();
         past.sort_by_key(|account| std::cmp::Reverse(account.components().len()));
         past.iter().filter_map(|account| self.remove_past(account)).collect()
     }
 
-    fn is_past(&self, account: &Arc<Account>, today: CivilDate) -> bool {
-        if account.total() != Meters::ZERO {
+    fn is_past(&self, account: &Arc<Account>, day: CivilDate) -> bool {
+        if account.total() != Meters::ZERO || account.reserved() != Meters::ZERO {
             return false;
         }
         let components = account.components();
         let components: Vec<&[u8]> = components.iter().map(Vec::as_slice).collect();
-        self.config.is_past_date(&components, today)
+        self.config.is_past_date(&components, day)
     }
 
     fn remove_past(&self, account: &Arc<Account>) -> Option<Vanished> {

@@ -86,7 +86,7 @@ impl FileSystem {
         let components = account.components();
         let components: Vec<&[u8]> = components.iter().map(Vec::as_slice).collect();
         let placement = self.config.placement(&components);
-        self.ledger.set_level(account, placement.level.as_deref(), placement.is_tenant);
+        self.ledger.set_level(account, placement.level, placement.is_tenant);
         self.ledger.set_limits(account, placement.limits);
     }
 
