@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod db;
 pub mod fs;
 pub mod fuse;
 pub mod id;

@@ -15,6 +15,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -145,6 +146,11 @@ impl DirtyLog {
         Ok(Some(Rotated { inos, epoch: old }))
     }
 
+    /// Whether anything waits to be saved.
+    pub fn has_marks(&self) -> bool {
+        !self.current.lock().inos.is_empty() || !self.unsaved.lock().is_empty()
+    }
+
     /// The directories of an epoch are saved: its log and all before it go.
     pub fn retire(&self, epoch: u64) {
         let Ok(logs) = logs_in(&self.dir) else { return };
@@ -216,7 +222,7 @@ fn check(ino: u64, epoch: u64) -> u64 {
 
 fn begin(dir: &Path, boot_id: [u8; 16], epoch: u64) -> io::Result<Current> {
     let path = dir.join(format!("dirty-{epoch}.log"));
-    let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
+    let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
     if let Err(e) = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, PREALLOCATED_BYTES) {
         log::debug!("{}: nothing taken ahead: {e}", path.display());
     }
