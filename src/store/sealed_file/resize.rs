@@ -77,8 +77,10 @@ impl<B: Backing> SealedFile<B> {
         let backing = self.backing.clone();
         let content = self.content_mut()?;
         let undo = (content.plain_length, content.floor, *content.tail);
+        // The cut block itself stays above the floor: should its new tail slot be lost with the power,
+        // its old pages are all there is; once the slot is durable, it is newer than they are.
         let floor = Floor {
-            block: end.tail_block,
+            block: end.tail_block + u64::from(end.tail_bytes > 0),
             generation: Generation(content.generation.0 + 1),
         };
         content.plain_length = plain_length;
