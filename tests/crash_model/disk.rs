@@ -20,6 +20,8 @@ type Page = Arc<[u8; PAGE as usize]>;
 struct Version {
     sequence: u64,
     page: Option<Page>,
+    /// Gone with a smaller size: a journal never takes the page without the size.
+    cut: bool,
 }
 
 /// Everything that is on the disk and in the page cache.
@@ -43,6 +45,10 @@ struct Fate {
 
 impl State {
     fn put(&mut self, index: u64, page: Option<Page>) {
+        self.put_version(index, page, false);
+    }
+
+    fn put_version(&mut self, index: u64, page: Option<Page>, cut: bool) {
         self.sequence += 1;
         let known = self.cache.contains_key(&index) || self.durable.contains_key(&index) || self.dirty.contains_key(&index);
         match &page {
@@ -53,6 +59,7 @@ impl State {
             let version = Version {
                 sequence: self.sequence,
                 page,
+                cut,
             };
             self.dirty.entry(index).or_default().push(version);
         }
@@ -63,7 +70,7 @@ impl State {
             let first_gone = size.div_ceil(PAGE);
             let gone: Vec<u64> = self.cache.range(first_gone..).map(|(index, _)| *index).collect();
             for index in gone {
-                self.put(index, None);
+                self.put_version(index, None, true);
             }
             self.zero_part(size / PAGE, (size % PAGE) as usize, PAGE as usize);
         }
@@ -152,6 +159,10 @@ impl State {
     fn fail_flush(&mut self, sequence: u64, rng: &mut Rng) {
         for (index, versions) in std::mem::take(&mut self.dirty) {
             let old = versions.partition_point(|version| version.sequence <= sequence);
+            if versions.iter().any(|version| version.cut) {
+                self.dirty.insert(index, versions);
+                continue;
+            }
             if old > 0 && rng.one_in(2) {
                 self.make_durable(index, versions[old - 1].page.clone());
             }
@@ -165,6 +176,9 @@ impl State {
     fn write_back(&mut self, rng: &mut Rng) {
         let some: Vec<u64> = self.dirty.keys().copied().filter(|_| rng.one_in(3)).collect();
         for index in some {
+            if self.dirty[&index].iter().any(|version| version.cut) {
+                continue;
+            }
             if let Some(last) = self.dirty.remove(&index).and_then(|versions| versions.last().cloned()) {
                 self.make_durable(index, last.page);
             }
@@ -183,17 +197,13 @@ impl State {
                 tear_percent: rng.pick(&[0, 0, 30, 90]),
             };
         }
-        let size = match rng.below(4) {
-            0 => self.durable_size,
-            1 => rng.pick(
-                &self
-                    .sizes
-                    .iter()
-                    .map(|(_, size)| *size)
-                    .chain([self.durable_size])
-                    .collect::<Vec<_>>(),
-            ),
-            _ => self.cache_size,
+        let sizes: Vec<(u64, u64)> = std::iter::once((0, self.durable_size))
+            .chain(self.sizes.iter().copied())
+            .collect();
+        let (size_sequence, size) = match rng.below(4) {
+            0 => sizes[0],
+            1 => rng.pick(&sizes),
+            _ => sizes[sizes.len() - 1],
         };
         let mut pages = self.durable.clone();
         for (&index, versions) in &self.dirty {
@@ -203,7 +213,7 @@ impl State {
                 3..6 => 1,
                 _ => 2 + (index / 8 % 2) as usize,
             };
-            let survivor = survivor(self.durable.get(&index), versions, fates[group], rng);
+            let survivor = survivor(self.durable.get(&index), versions, size_sequence, fates[group], rng);
             match survivor {
                 Some(page) => drop(pages.insert(index, page)),
                 None => drop(pages.remove(&index)),
@@ -232,9 +242,14 @@ impl State {
     }
 }
 
-fn survivor(base: Option<&Page>, versions: &[Version], fate: Fate, rng: &mut Rng) -> Option<Page> {
+fn survivor(base: Option<&Page>, versions: &[Version], size_sequence: u64, fate: Fate, rng: &mut Rng) -> Option<Page> {
     let candidates: Vec<Option<Page>> = std::iter::once(base.cloned())
-        .chain(versions.iter().map(|version| version.page.clone()))
+        .chain(
+            versions
+                .iter()
+                .filter(|v| !v.cut || v.sequence < size_sequence)
+                .map(|version| version.page.clone()),
+        )
         .collect();
     if rng.percent(fate.tear_percent) {
         let mut page = [0; PAGE as usize];

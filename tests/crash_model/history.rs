@@ -86,6 +86,8 @@ pub struct History {
     log: Vec<String>,
     /// A sync failed: only a power cut or new content makes the disk known again.
     tainted: bool,
+    /// A change failed after that: what the reader may see is no longer known, the history ends.
+    over: bool,
     pub counts: Counts,
 }
 
@@ -142,6 +144,7 @@ impl History {
             writes: seed << 20,
             log: Vec::new(),
             tainted: false,
+            over: false,
             counts: Counts::default(),
         }
     }
@@ -154,6 +157,9 @@ impl History {
                 what,
                 log: self.log.clone(),
             })?;
+            if self.over {
+                break;
+            }
         }
         Ok(())
     }
@@ -198,7 +204,9 @@ impl History {
     fn look(&mut self, before: &Oracle) -> Result<(), String> {
         for state in self.disk.take_snapshots() {
             self.crash_images(&state, &self.in_step.clone())?;
-            self.killed_image(state, Some(before))?;
+            if !self.over {
+                self.killed_image(state, Some(before))?;
+            }
         }
         if self.rng.percent(60) {
             let state = self.disk.state();
@@ -254,6 +262,7 @@ impl History {
             writes: self.writes + (1 << 19),
             log: Vec::new(),
             tainted: false,
+            over: false,
             counts: Counts::default(),
         };
         let steps = 1 + self.rng.below(6);
@@ -299,7 +308,6 @@ impl History {
     fn write(&mut self, at: u64, bytes: usize, name: &str) -> Result<(), String> {
         self.writes += 1;
         let data = content(self.writes, bytes);
-        let old = self.oracle.length();
         let change = Change::Write { at, data: data.clone() };
         let before = self.oracle.clone();
         self.changes(change);
@@ -316,12 +324,8 @@ impl History {
                 Ok(())
             }
             Err(_) if self.tainted => {
-                self.oracle = before;
-                if self.file.plain_length() == old {
-                    Ok(())
-                } else {
-                    Err("a failed write changed the length".into())
-                }
+                self.over = true;
+                Ok(())
             }
             Err(e) => Err(format!("write: {e}")),
         }
@@ -375,7 +379,6 @@ impl History {
     }
 
     fn set_length(&mut self, to: u64, change: Change, name: &str) -> Result<(), String> {
-        let before = self.oracle.clone();
         let shrinks = to < self.oracle.length();
         self.changes(change);
         let outcome = self.file.set_plain_length(to);
@@ -389,9 +392,7 @@ impl History {
                 Ok(())
             }
             Err(_) if self.tainted => {
-                if self.file.plain_length() == before.length() {
-                    self.oracle = before;
-                }
+                self.over = true;
                 Ok(())
             }
             Err(e) => Err(format!("{name}: {e}")),
@@ -432,7 +433,10 @@ impl History {
         self.note(format!("zero {from} to {to}: {outcome:?}"));
         match outcome {
             Ok(()) => Ok(()),
-            Err(_) if self.tainted => Ok(()),
+            Err(_) if self.tainted => {
+                self.over = true;
+                Ok(())
+            }
             Err(e) => Err(format!("zero_range: {e}")),
         }
     }
