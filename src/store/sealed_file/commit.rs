@@ -189,6 +189,9 @@ impl<B: Backing> SealedFile<B> {
         if content.tail_durable_in_body && newer_in_slot {
             self.sync_now()?;
         }
+        if self.content_mut()?.head_on_disk == HeadOnDisk::Open {
+            self.in_place_barrier()?;
+        }
         Ok(())
     }
 

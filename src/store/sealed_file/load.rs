@@ -327,6 +327,11 @@ impl<B: Backing> Pages<'_, B> {
         let vouched = self.tails.iter().map(|t| t.header.vouched_through()).max().unwrap_or(0);
         let vouched = vouched.max(head.durable_through);
         let mut block = recorded.tail_block.max(vouched + 1);
+        if head.state == State::Open
+            && let Some(torn) = self.first_torn(vouched + 1, block)?
+        {
+            return Ok((plain_offset_of(torn), None));
+        }
         loop {
             let least = if block == recorded.tail_block {
                 recorded.tail_bytes
@@ -344,6 +349,35 @@ impl<B: Backing> Pages<'_, B> {
         }
     }
 
+    /// The first block from `from` to before `to` that has a page, but none that opens: with holes
+    /// allowed a missing page says nothing, a torn one is the end of what reached the disk whole.
+    fn first_torn(&self, from: u64, to: u64) -> Result<Option<u64>, StoreError> {
+        let mut block = from;
+        while block < to {
+            let Some(at) = self.backing.next_data(body_offset(block))? else {
+                break;
+            };
+            block = block.max((at - body_offset(0)) / PAGE_BYTES as u64);
+            if block >= to {
+                break;
+            }
+            if self.is_torn(block)? {
+                return Ok(Some(block));
+            }
+            block += 1;
+        }
+        Ok(None)
+    }
+
+    fn is_torn(&self, block: u64) -> Result<bool, StoreError> {
+        if self.tails.iter().any(|tail| tail.header.block == block) {
+            return Ok(false);
+        }
+        let mut page = [0; PAGE_BYTES];
+        read_full(self.backing, &mut page, body_offset(block))?;
+        Ok(page.iter().any(|&byte| byte != 0) && open_body(&self.key, block, &mut page).is_err())
+    }
+
     /// Blocks before `tail_block` whose body page is torn, missing or older than the copy in a slot.
     /// A partial copy counts in a file with holes alone: there a head may tell a length for which the
     /// padded page of this block never reached the disk.
@@ -353,8 +387,12 @@ impl<B: Backing> Pages<'_, B> {
             let block = tail.header.block;
             if block < tail_block
                 && found.iter().all(|(known, _)| *known != block)
-                && let Some((used, Copy::InSlot(_), payload)) = self.best(block)?
-                && (used == BLOCK_PLAIN_BYTES || holes_allowed)
+                && let Some((used, copy, payload)) = self.best(block)?
+                && (if used < BLOCK_PLAIN_BYTES {
+                    holes_allowed
+                } else {
+                    matches!(copy, Copy::InSlot(_))
+                })
             {
                 found.push((block, payload));
             }

@@ -2,11 +2,11 @@
 
 use crate::sealed::head::{Floor, Generation, State};
 use crate::sealed::length::{self, MAX_PLAIN_LENGTH, end_of, plain_offset_of, unclean_size};
-use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, body_offset};
+use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, SLOT_COUNT, body_offset, tail_slot_offset};
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
-use crate::store::sealed_file::SealedFile;
 use crate::store::sealed_file::pages::write_page;
+use crate::store::sealed_file::{SealedFile, Slots};
 
 const P0: u64 = HEAD_PLAIN_BYTES as u64;
 const ZEROS: [u8; BLOCK_PLAIN_BYTES] = [0; BLOCK_PLAIN_BYTES];
@@ -77,8 +77,10 @@ impl<B: Backing> SealedFile<B> {
         let backing = self.backing.clone();
         let content = self.content_mut()?;
         let undo = (content.plain_length, content.floor, *content.tail);
+        // The cut block itself stays above the floor: should its new tail slot be lost with the power,
+        // its old pages are all there is; once the slot is durable, it is newer than they are.
         let floor = Floor {
-            block: end.tail_block,
+            block: end.tail_block + u64::from(end.tail_bytes > 0),
             generation: Generation(content.generation.0 + 1),
         };
         content.plain_length = plain_length;
@@ -107,6 +109,11 @@ impl<B: Backing> SealedFile<B> {
         content.tail_durable_in_body = false;
         content.durable_through = content.durable_through.min(end.tail_block - 1);
         self.sync_now()?;
+        if end.tail_bytes == 0 {
+            let content = self.content_mut()?;
+            content.tails = Slots::default();
+            content.tail_slot_block = 0;
+        }
         self.cut_pages_from(end.tail_block)
     }
 
@@ -117,14 +124,24 @@ impl<B: Backing> SealedFile<B> {
         self.content_mut()?.shrink_to = Some(block);
         self.backing.set_size(size)?;
         self.size_on_disk = size;
-        if let Err(e) = self.backing.punch(body_offset(block), PAGE_BYTES as u64) {
-            log::debug!("punching a cut page: {e}; zeros are written instead");
-            write_page(&*self.backing, &[0; PAGE_BYTES], body_offset(block))?;
+        self.wipe(body_offset(block))?;
+        // Tails that the floor voids go too: the next floor may lie behind them.
+        let tails = self.content_mut()?.tails;
+        for slot in (0..SLOT_COUNT as u8).filter(|&slot| !tails.uses(slot)) {
+            self.wipe(tail_slot_offset(slot))?;
         }
         let content = self.content_mut()?;
         content.shrink_to = None;
         content.shrink_unsynced = true;
         self.unsynced = true;
+        Ok(())
+    }
+
+    fn wipe(&self, sealed_offset: u64) -> Result<(), StoreError> {
+        if let Err(e) = self.backing.punch(sealed_offset, PAGE_BYTES as u64) {
+            log::debug!("punching a void page: {e}; zeros are written instead");
+            write_page(&*self.backing, &[0; PAGE_BYTES], sealed_offset)?;
+        }
         Ok(())
     }
 

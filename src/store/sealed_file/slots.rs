@@ -27,6 +27,11 @@ impl Slots {
         free.expect("three slots, two of them relied on")
     }
 
+    /// Whether a slot holds something that counts, or that a sync may be writing.
+    pub fn uses(&self, slot: u8) -> bool {
+        [self.durable, self.syncing, self.current].contains(&Some(slot))
+    }
+
     /// A sync begins: what is there now is what it may be writing.
     pub fn sync_begins(&mut self) {
         self.syncing = self.current;
