@@ -3,5 +3,7 @@
 pub mod id;
 pub mod units;
 pub mod cli {
-    pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+    pub fn main() -> std::process::ExitCode {
+        std::process::ExitCode::SUCCESS
+    }
 }
