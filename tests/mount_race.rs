@@ -191,7 +191,9 @@ fn q10_writing_deleting_and_renaming_at_the_limit_keeps_usage_true() {
         for worker in 0..WORKERS {
             let dirs = &dirs;
             scope.spawn(move || {
-                (0..400).for_each(|step| random_step(dirs, wav::scramble(worker, step)))
+                for step in 0..400 {
+                    random_step(dirs, wav::scramble(worker, step));
+                }
             });
         }
     });

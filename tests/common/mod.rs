@@ -4,7 +4,24 @@
 //! threads or as processes.
 
 // Each test program uses its own part of this module.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unused_macros)]
+
+/// Every case, a function of a directory, twice: on a native directory and through a mount.
+macro_rules! cases {
+    ($($case:ident)*) => {
+        mod native {
+            $(#[test] fn $case() { super::$case(tempfile::tempdir().expect("a directory").path()); })*
+        }
+        mod mounted {
+            $(#[test] fn $case() {
+                let mount = $crate::common::Mount::new();
+                super::$case(&mount.dir("acme/sales"));
+                mount.assert_usage_true();
+                mount.finish();
+            })*
+        }
+    };
+}
 
 pub mod command;
 pub mod load;
