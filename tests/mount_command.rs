@@ -37,10 +37,7 @@ impl Place {
         let (store, point) = (self.path("store"), self.path("mnt"));
         let arguments = [&["mount", &store, &point], arguments].concat();
         let said = refuses(&arguments);
-        assert!(
-            !is_mounted(Path::new(&point)),
-            "mounted although it refused: {said}"
-        );
+        assert!(!is_mounted(Path::new(&point)), "mounted although it refused: {said}");
         said
     }
 
@@ -63,10 +60,7 @@ fn refuses(arguments: &[&str]) -> String {
         "{arguments:?}: {:?}\n{said}",
         output.status
     );
-    assert!(
-        !said.trim().is_empty(),
-        "{arguments:?} fails without a word"
-    );
+    assert!(!said.trim().is_empty(), "{arguments:?} fails without a word");
     assert!(!said.contains("panicked"), "{said}");
     said
 }
@@ -85,15 +79,9 @@ fn assert_says(said: &str, words: &[&str]) {
 fn a_missing_mount_point_is_named() {
     let place = Place::new();
     let missing = place.path("nowhere");
-    assert_says(
-        &refuses(&["mount", &place.path("store"), &missing]),
-        &[&missing],
-    );
+    assert_says(&refuses(&["mount", &place.path("store"), &missing]), &[&missing]);
     fs::write(&missing, b"").unwrap();
-    assert_says(
-        &refuses(&["mount", &place.path("store"), &missing]),
-        &[&missing, "directory"],
-    );
+    assert_says(&refuses(&["mount", &place.path("store"), &missing]), &[&missing, "directory"]);
 }
 
 #[test]
@@ -107,19 +95,13 @@ fn a_mount_point_that_is_not_empty_is_refused() {
 #[test]
 fn an_unknown_mount_option_is_named() {
     let place = Place::new();
-    assert_says(
-        &place.refused(&["-o", "allow_other,nosuchoption"]),
-        &["nosuchoption"],
-    );
+    assert_says(&place.refused(&["-o", "allow_other,nosuchoption"]), &["nosuchoption"]);
 }
 
 #[test]
 fn options_of_fstab_are_ignored() {
     let mount = Setup::new()
-        .arguments(&[
-            "-o",
-            "rw,nofail,_netdev,x-systemd.automount,comment=recordings",
-        ])
+        .arguments(&["-o", "rw,nofail,_netdev,x-systemd.automount,comment=recordings"])
         .mount();
     make_file(&mount.path("a"), 5);
     mount.finish();
@@ -209,10 +191,7 @@ fn a_wrong_or_missing_key_is_refused_before_anything_is_mounted() {
     fs::rename(mount.key_file(), &hidden).unwrap();
     let said = refuses(&mounting);
     assert_says(&said, &["key"]);
-    assert!(
-        !mount.key_file().exists(),
-        "a store with recordings gets no new key"
-    );
+    assert!(!mount.key_file().exists(), "a store with recordings gets no new key");
     assert!(!is_mounted(&point));
     fs::rename(&hidden, mount.key_file()).unwrap();
     mount.start();
@@ -283,22 +262,10 @@ fn a_wrong_command_line_shows_its_usage() {
     assert_says(&refuses(&["mount"]), &["usage"]);
     assert_says(&refuses(&["nosuchcommand"]), &["nosuchcommand"]);
     let place = Place::new();
-    assert_says(
-        &refuses(&["usage", &place.path("nowhere")]),
-        &[&place.path("nowhere")],
-    );
-    assert_says(
-        &refuses(&["status", &place.path("nowhere")]),
-        &[&place.path("nowhere")],
-    );
-    assert_says(
-        &run(tallyfs(), &["--help"]),
-        &["mount", "usage", "status", "check-config"],
-    );
-    assert_says(
-        &run(tallyfs(), &["--version"]),
-        &["tallyfs", env!("CARGO_PKG_VERSION")],
-    );
+    assert_says(&refuses(&["usage", &place.path("nowhere")]), &[&place.path("nowhere")]);
+    assert_says(&refuses(&["status", &place.path("nowhere")]), &[&place.path("nowhere")]);
+    assert_says(&run(tallyfs(), &["--help"]), &["mount", "usage", "status", "check-config"]);
+    assert_says(&run(tallyfs(), &["--version"]), &["tallyfs", env!("CARGO_PKG_VERSION")]);
 }
 
 #[test]
@@ -321,10 +288,7 @@ fn usage_is_shown_for_people_and_as_json_mounted_or_not() {
     let status: serde_json::Value = serde_json::from_str(&status).expect("status is JSON");
     assert!(status.is_object());
     mount.stop();
-    assert_eq!(
-        scan::from_json(&run(tallyfs(), &["usage", text(&store), "--json"])),
-        live
-    );
+    assert_eq!(scan::from_json(&run(tallyfs(), &["usage", text(&store), "--json"])), live);
     assert_says(&run(tallyfs(), &["status", text(&store)]), &["not mounted"]);
 }
 
@@ -335,11 +299,7 @@ fn the_daemon_ends_by_itself_when_it_is_unmounted() {
     run("umount", &[text(&mount.point())]);
     let status = mount.wait_for_end();
     assert!(status.success(), "{status}\n{}", mount.log());
-    assert_eq!(
-        scan::store(&mount.store()).total,
-        scan::totals(100_000, 1, 0),
-        "sealed"
-    );
+    assert_eq!(scan::store(&mount.store()).total, scan::totals(100_000, 1, 0), "sealed");
     mount.start();
     run("fusermount3", &["-u", text(&mount.point())]);
     assert!(mount.wait_for_end().success());

@@ -19,9 +19,7 @@ use dates::Day;
 use recording::{Call, Outcome, Progress, record};
 
 fn dated(layout: &str) -> Mount {
-    Mount::with_config(format!(
-        "[[rules]]\npath = \"{layout}\"\ndate_directories = true\n"
-    ))
+    Mount::with_config(format!("[[rules]]\npath = \"{layout}\"\ndate_directories = true\n"))
 }
 
 fn today(layout: &str) -> String {
@@ -32,8 +30,7 @@ fn today(layout: &str) -> String {
 #[track_caller]
 fn wait_until_dated(tenant: &Path, layout: &str) {
     wait::until("today's directory exists by itself", || {
-        let error = fs::create_dir(tenant.join(today(layout)))
-            .expect_err("its parents are missing, or it exists");
+        let error = fs::create_dir(tenant.join(today(layout))).expect_err("its parents are missing, or it exists");
         match error.kind() {
             ErrorKind::AlreadyExists => Some(()),
             ErrorKind::NotFound => None,
@@ -89,10 +86,7 @@ fn without_a_rule_there_are_no_date_directories() {
     let mut mount = Mount::with_config("[[rules]]\npath = \"{tenant}/%Y/%m/%d\"\n");
     mount.dir("acme");
     mount.remount();
-    refused(
-        fs::create_dir(mount.path("acme").join(today("%Y/%m/%d"))),
-        Errno::NOENT,
-    );
+    refused(fs::create_dir(mount.path("acme").join(today("%Y/%m/%d"))), Errno::NOENT);
     mount.finish();
 }
 
@@ -143,9 +137,7 @@ fn a_burst_into_a_known_tenants_new_day_loses_no_recording() {
         for (call, outcome) in burst(tenant, 50) {
             assert_eq!(outcome.failed_start, None, "{}", call.path.display());
             assert!(
-                outcome.closed
-                    && outcome.acknowledged_len == 70_044
-                    && outcome.wrong_size.is_none(),
+                outcome.closed && outcome.acknowledged_len == 70_044 && outcome.wrong_size.is_none(),
                 "{outcome:?}"
             );
             let content = common::read(&call.path);

@@ -40,13 +40,7 @@ fn open(path: &Path) -> File {
 
 fn appending_writes_go_to_the_end(dir: &Path) {
     let path = dir.join("log");
-    let append = || {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .unwrap()
-    };
+    let append = || OpenOptions::new().append(true).create(true).open(&path).unwrap();
     let (mut first, mut second) = (append(), append());
     first.write_all(b"one ").unwrap();
     second.write_all(b"two ").unwrap();
@@ -70,20 +64,9 @@ fn opening_with_truncation_empties(dir: &Path) {
 
 fn an_unlinked_open_file_takes_every_call(dir: &Path) {
     let script = include_str!("common/unlinked.py");
-    let out = run(
-        "python3",
-        &["-c", script, common::command::text(&dir.join("unlinked"))],
-    );
-    assert_eq!(
-        out.lines().filter(|line| line.starts_with("ok ")).count(),
-        13,
-        "{out}"
-    );
-    assert_eq!(
-        out.lines().find(|line| line.starts_with("fail ")),
-        None,
-        "{out}"
-    );
+    let out = run("python3", &["-c", script, common::command::text(&dir.join("unlinked"))]);
+    assert_eq!(out.lines().filter(|line| line.starts_with("ok ")).count(), 13, "{out}");
+    assert_eq!(out.lines().find(|line| line.starts_with("fail ")), None, "{out}");
     assert!(names(dir).is_empty());
 }
 
@@ -119,21 +102,11 @@ fn sizes_are_exact_while_another_handle_writes(dir: &Path) {
         assert_eq!(path.metadata().unwrap().len(), len, "stat");
         assert_eq!(writer.metadata().unwrap().len(), len, "fstat of the writer");
         assert_eq!(reader.metadata().unwrap().len(), len, "fstat of a reader");
-        assert_eq!(
-            (&reader).seek(SeekFrom::End(0)).unwrap(),
-            len,
-            "lseek to the end"
-        );
+        assert_eq!((&reader).seek(SeekFrom::End(0)).unwrap(), len, "lseek to the end");
     }
     for len in [100_000, 3_808, 44, 0, 5_000] {
         writer.set_len(len).unwrap();
-        assert_eq!(
-            (
-                path.metadata().unwrap().len(),
-                reader.metadata().unwrap().len()
-            ),
-            (len, len)
-        );
+        assert_eq!((path.metadata().unwrap().len(), reader.metadata().unwrap().len()), (len, len));
     }
 }
 
@@ -190,10 +163,7 @@ fn seek_finds_data_and_holes(dir: &Path) {
         at = hole;
     }
     assert_eq!(found, 20_000, "every data byte lies in what is called data");
-    assert_eq!(
-        seek(rustix::fs::SeekFrom::Data(1_000_000)),
-        Err(Errno::NXIO)
-    );
+    assert_eq!(seek(rustix::fs::SeekFrom::Data(1_000_000)), Err(Errno::NXIO));
     let last = seek(rustix::fs::SeekFrom::Hole(999_999)).unwrap();
     assert!((999_999..=1_000_000).contains(&last));
 }
@@ -203,10 +173,7 @@ fn copy_file_range_copies(dir: &Path) {
     let source = File::open(dir.join("from")).unwrap();
     let target = open(&dir.join("to"));
     let (mut from, mut to) = (1_000, 500);
-    while rustix::fs::copy_file_range(&source, Some(&mut from), &target, Some(&mut to), 1 << 20)
-        .unwrap()
-        > 0
-    {}
+    while rustix::fs::copy_file_range(&source, Some(&mut from), &target, Some(&mut to), 1 << 20).unwrap() > 0 {}
     assert_eq!((from, to), (200_000, 199_500));
     let copied = read(&dir.join("to"));
     assert!(copied[..500] == [0; 500] && copied[500..] == read(&dir.join("from"))[1_000..]);
@@ -218,11 +185,7 @@ fn a_recording_is_appended_to_later(dir: &Path) {
     let mut len = 44 + 12_345;
     fs::write(&path, &whole[..len]).unwrap();
     for more in [1, 65_536, 3, 4_048, 100_001] {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap();
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let mut field = [0; 4];
         file.read_exact(&mut field).unwrap();
         assert_eq!(&field, b"RIFF");
@@ -243,11 +206,7 @@ fn mappings_read_and_write(dir: &Path) {
     let mut expected = read(&path);
     let out = run(
         "python3",
-        &[
-            "-c",
-            include_str!("common/mapped.py"),
-            common::command::text(&path),
-        ],
+        &["-c", include_str!("common/mapped.py"), common::command::text(&path)],
     );
     assert_eq!(out.trim(), "ok");
     expected[5_000..5_006].copy_from_slice(b"mapped");
@@ -280,21 +239,14 @@ fn random_reads_and_writes_match_a_model(dir: &Path) {
                 let count = file.read_at(&mut bytes, at).unwrap();
                 let from = (at as usize).min(model.len());
                 let until = (at as usize + len).min(model.len()).max(from);
-                assert!(
-                    bytes[..count] == model[from..until],
-                    "step {step}: read {count} at {at}"
-                );
+                assert!(bytes[..count] == model[from..until], "step {step}: read {count} at {at}");
             }
             13 => {
                 file.set_len(at).unwrap();
                 model.resize(at as usize, 0);
             }
             14 => file = open(&path),
-            _ => assert_eq!(
-                path.metadata().unwrap().len(),
-                model.len() as u64,
-                "step {step}"
-            ),
+            _ => assert_eq!(path.metadata().unwrap().len(), model.len() as u64, "step {step}"),
         }
     }
     assert!(read(&path) == model);
@@ -341,19 +293,8 @@ fn syncs_answer(dir: &Path) {
 fn sealed_lengths_are_exact_at_every_edge_of_the_format() {
     let mut mount = Mount::new();
     let dir = mount.dir("acme");
-    let edges = [
-        3_808_u64,
-        3_808 + 4_048,
-        3_808 + 2 * 4_048,
-        4_096,
-        8_192,
-        65_536,
-    ];
-    let lengths: Vec<u64> = edges
-        .into_iter()
-        .flat_map(|edge| edge - 2..=edge + 2)
-        .chain([0, 1])
-        .collect();
+    let edges = [3_808_u64, 3_808 + 4_048, 3_808 + 2 * 4_048, 4_096, 8_192, 65_536];
+    let lengths: Vec<u64> = edges.into_iter().flat_map(|edge| edge - 2..=edge + 2).chain([0, 1]).collect();
     for &len in &lengths {
         make_file(&dir.join(len.to_string()), len);
     }

@@ -19,12 +19,7 @@ fn limited() -> Mount {
 }
 
 fn create(path: &Path) -> File {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .unwrap()
+    OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap()
 }
 
 #[test]
@@ -40,11 +35,7 @@ fn q27_an_unlinked_open_file_stays_charged_until_its_last_close() {
     let other = create(&dir.join("other"));
     assert_eq!(write_until_refused(&other, 50_000).0, 400_000);
     drop(file);
-    assert_eq!(
-        mount.tenant("acme"),
-        totals(LIMIT, 2, 0),
-        "one handle is still open"
-    );
+    assert_eq!(mount.tenant("acme"), totals(LIMIT, 2, 0), "one handle is still open");
     drop(second);
     // The kernel tells of the last close in its own time.
     wait::until("the last close gives the bytes back", || {
@@ -81,10 +72,7 @@ fn q28_writes_to_an_unlinked_file_are_charged() {
     assert_eq!(acknowledged, LIMIT);
     refused::<()>(Err(error), Errno::DQUOT);
     assert_eq!(file.metadata().unwrap().len(), LIMIT);
-    refused(
-        create(&mount.path("acme/other")).write(&[1; 4]),
-        Errno::DQUOT,
-    );
+    refused(create(&mount.path("acme/other")).write(&[1; 4]), Errno::DQUOT);
     file.set_len(0).unwrap();
     fs::write(mount.path("acme/other"), [1; 4]).unwrap();
     drop(file);
@@ -118,10 +106,7 @@ fn q29_truncate_up_is_charged_in_full() {
     assert_eq!(file.metadata().unwrap().len(), 900_000);
     assert_eq!(mount.tenant("acme").bytes, 900_000);
     file.set_len(LIMIT).unwrap();
-    assert_eq!(
-        read(&mount.path("acme/sparse")),
-        vec![0; usize::try_from(LIMIT).unwrap()]
-    );
+    assert_eq!(read(&mount.path("acme/sparse")), vec![0; usize::try_from(LIMIT).unwrap()]);
     file.set_len(10).unwrap();
     drop(file);
     assert_eq!(mount.finish().tenants["acme"], totals(10, 1, 0));
@@ -146,19 +131,9 @@ fn q30_fallocate_is_all_or_nothing() {
     let mount = limited();
     let file = create(&mount.dir("acme").join("allocated"));
     file.write_all_at(&[1; 1_000], 0).unwrap();
-    assert_eq!(
-        fallocate(&file, FallocateFlags::empty(), 0, LIMIT + 1),
-        Err(Errno::DQUOT)
-    );
-    assert_eq!(
-        fallocate(&file, FallocateFlags::empty(), 500_000, 500_001),
-        Err(Errno::DQUOT)
-    );
-    assert_eq!(
-        file.metadata().unwrap().len(),
-        1_000,
-        "a refused fallocate changes nothing"
-    );
+    assert_eq!(fallocate(&file, FallocateFlags::empty(), 0, LIMIT + 1), Err(Errno::DQUOT));
+    assert_eq!(fallocate(&file, FallocateFlags::empty(), 500_000, 500_001), Err(Errno::DQUOT));
+    assert_eq!(file.metadata().unwrap().len(), 1_000, "a refused fallocate changes nothing");
     assert_eq!(mount.tenant("acme").bytes, 1_000);
     fallocate(&file, FallocateFlags::empty(), 0, 400_000).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 400_000);
@@ -166,10 +141,7 @@ fn q30_fallocate_is_all_or_nothing() {
     assert_eq!(mount.tenant("acme").bytes, 400_000);
     let mut content = vec![0; 400_000];
     file.read_exact_at(&mut content, 0).unwrap();
-    assert!(
-        content[..1_000].iter().all(|&byte| byte == 1)
-            && content[1_000..].iter().all(|&byte| byte == 0)
-    );
+    assert!(content[..1_000].iter().all(|&byte| byte == 1) && content[1_000..].iter().all(|&byte| byte == 0));
     drop(file);
     assert_eq!(mount.finish().tenants["acme"], totals(400_000, 1, 0));
 }
@@ -181,35 +153,16 @@ fn q31_keep_size_and_holes_are_no_way_around_the_limit() {
     file.write_all_at(&vec![1; 100_000], 0).unwrap();
     let call = |flags, offset, len| fallocate(&file, flags, offset, len);
     call(FallocateFlags::KEEP_SIZE, 0, 100_000).unwrap();
-    assert_eq!(
-        call(FallocateFlags::KEEP_SIZE, 50_000, 100_000),
-        Err(Errno::OPNOTSUPP)
-    );
-    assert_eq!(
-        call(FallocateFlags::KEEP_SIZE, 0, 1 << 40),
-        Err(Errno::OPNOTSUPP)
-    );
-    assert_eq!(
-        call(FallocateFlags::COLLAPSE_RANGE, 0, 4_096),
-        Err(Errno::OPNOTSUPP)
-    );
-    assert_eq!(
-        call(FallocateFlags::INSERT_RANGE, 0, 4_096),
-        Err(Errno::OPNOTSUPP)
-    );
-    call(
-        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-        10_000,
-        20_000,
-    )
-    .unwrap();
+    assert_eq!(call(FallocateFlags::KEEP_SIZE, 50_000, 100_000), Err(Errno::OPNOTSUPP));
+    assert_eq!(call(FallocateFlags::KEEP_SIZE, 0, 1 << 40), Err(Errno::OPNOTSUPP));
+    assert_eq!(call(FallocateFlags::COLLAPSE_RANGE, 0, 4_096), Err(Errno::OPNOTSUPP));
+    assert_eq!(call(FallocateFlags::INSERT_RANGE, 0, 4_096), Err(Errno::OPNOTSUPP));
+    call(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 10_000, 20_000).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 100_000);
     assert_eq!(mount.tenant("acme").bytes, 100_000, "no refund for a hole");
     let mut content = vec![9; 100_000];
     file.read_exact_at(&mut content, 0).unwrap();
-    let expected: Vec<u8> = (0..100_000)
-        .map(|at| u8::from(!(10_000..30_000).contains(&at)))
-        .collect();
+    let expected: Vec<u8> = (0..100_000).map(|at| u8::from(!(10_000..30_000).contains(&at))).collect();
     assert!(content == expected, "zeros in the hole, ones around it");
     drop(file);
     assert_eq!(mount.finish().tenants["acme"], totals(100_000, 1, 0));
@@ -221,10 +174,7 @@ fn zero_range_zeroes_and_grows_only_within_the_limit() {
     let file = create(&mount.dir("acme").join("zeroed"));
     file.write_all_at(&vec![1; 100_000], 0).unwrap();
     fallocate(&file, FallocateFlags::ZERO_RANGE, 50_000, 10_000).unwrap();
-    assert_eq!(
-        fallocate(&file, FallocateFlags::ZERO_RANGE, 50_000, LIMIT),
-        Err(Errno::DQUOT)
-    );
+    assert_eq!(fallocate(&file, FallocateFlags::ZERO_RANGE, 50_000, LIMIT), Err(Errno::DQUOT));
     assert_eq!(mount.tenant("acme").bytes, 100_000);
     let content = read(&mount.path("acme/zeroed"));
     assert!((0..100_000).all(|at| (content[at] == 0) == (50_000..60_000).contains(&at)));

@@ -87,8 +87,7 @@ fn change(top: &Path, model: &mut Model, random: u64) {
         .filter(|(_, node)| node.is_some())
         .map(|(path, _)| path.clone())
         .collect();
-    let pick =
-        |from: &[PathBuf], random: u64| from.get(random as usize % from.len().max(1)).cloned();
+    let pick = |from: &[PathBuf], random: u64| from.get(random as usize % from.len().max(1)).cloned();
     let dir = pick(&dirs, random >> 8).expect("the top directory stays");
     let new = dir.join(format!("n{}", (random >> 16) % 1_000));
     let len = usize::try_from((random >> 40) % 20_000).expect("small");
@@ -110,11 +109,7 @@ fn change(top: &Path, model: &mut Model, random: u64) {
                 .open(top.join(&file))
                 .expect("a file of the model");
             open.set_len(len as u64).expect("truncate");
-            model
-                .get_mut(&file)
-                .and_then(Option::as_mut)
-                .expect("a file")
-                .resize(len, 0);
+            model.get_mut(&file).and_then(Option::as_mut).expect("a file").resize(len, 0);
         }
         (6, Some(file)) => {
             fs::remove_file(top.join(&file)).expect("unlink");
@@ -131,15 +126,9 @@ fn change(top: &Path, model: &mut Model, random: u64) {
 }
 
 fn overwrite(top: &Path, model: &mut Model, file: &Path, random: u64, bytes: &[u8]) {
-    let content = model
-        .get_mut(file)
-        .and_then(Option::as_mut)
-        .expect("a file of the model");
+    let content = model.get_mut(file).and_then(Option::as_mut).expect("a file of the model");
     let at = usize::try_from((random >> 33) % (content.len() as u64 + 1)).expect("small");
-    let open = File::options()
-        .write(true)
-        .open(top.join(file))
-        .expect("a file of the model");
+    let open = File::options().write(true).open(top.join(file)).expect("a file of the model");
     open.write_all_at(bytes, at as u64).expect("a write");
     content.resize(content.len().max(at + bytes.len()), 0);
     content[at..at + bytes.len()].copy_from_slice(bytes);
@@ -150,11 +139,7 @@ fn rename_directory(top: &Path, model: &mut Model, dir: &Path, random: u64) {
     let parent = ["acme", "globex"][(random >> 50) as usize % 2];
     let target = Path::new(parent).join(format!("moved {}", random >> 20));
     fs::rename(top.join(dir), top.join(&target)).expect("rename a directory");
-    let moved: Vec<_> = model
-        .keys()
-        .filter(|path| path.starts_with(dir))
-        .cloned()
-        .collect();
+    let moved: Vec<_> = model.keys().filter(|path| path.starts_with(dir)).cloned().collect();
     for path in moved {
         let node = model.remove(&path).expect("just listed");
         let rest = path.strip_prefix(dir).expect("starts with it");
@@ -174,11 +159,7 @@ fn assert_model(top: &Path, model: &Model) {
     let mut waiting: Vec<PathBuf> = vec!["acme".into(), "globex".into()];
     while let Some(path) = waiting.pop() {
         if top.join(&path).is_dir() {
-            waiting.extend(
-                common::names(&top.join(&path))
-                    .into_iter()
-                    .map(|name| path.join(name)),
-            );
+            waiting.extend(common::names(&top.join(&path)).into_iter().map(|name| path.join(name)));
             found.insert(path, None);
         } else {
             let content = read(&top.join(&path));
@@ -189,17 +170,9 @@ fn assert_model(top: &Path, model: &Model) {
         model.keys().find(|k| !found.contains_key(*k)),
         found.keys().find(|k| !model.contains_key(*k)),
     );
-    assert_eq!(
-        (missing, extra),
-        (None, None),
-        "names missing and names too many"
-    );
+    assert_eq!((missing, extra), (None, None), "names missing and names too many");
     let wrong = model.iter().find(|(path, node)| found[*path] != **node);
-    assert_eq!(
-        wrong.map(|(path, _)| path),
-        None,
-        "a file with other content"
-    );
+    assert_eq!(wrong.map(|(path, _)| path), None, "a file with other content");
 }
 
 /// Kills the daemon `rounds` times between random changes while recorders write, and checks everything after each kill.
@@ -231,10 +204,7 @@ fn kill_rounds(mut mount: Mount, rounds: u64, changes: u64) {
             });
             mount.kill();
             wait::until("every recorder has noticed", || {
-                recorders
-                    .iter()
-                    .all(|r| r.gone.load(Ordering::SeqCst))
-                    .then_some(())
+                recorders.iter().all(|r| r.gone.load(Ordering::SeqCst)).then_some(())
             });
         });
         mount.start();

@@ -11,10 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::fs::{CWD, FileType, mknodat, statvfs};
 
 use common::scan::totals;
-use common::{
-    Errno, KIB, MIB, Mount, RULES, Setup, acme_limits, make_file, read, refused, wav,
-    write_until_refused,
-};
+use common::{Errno, KIB, MIB, Mount, RULES, Setup, acme_limits, make_file, read, refused, wav, write_until_refused};
 
 #[test]
 fn q02_hard_byte_limit_short_write_then_edquot() {
@@ -27,11 +24,7 @@ fn q02_hard_byte_limit_short_write_then_edquot() {
         assert_eq!(file.write(&buffer).unwrap(), 65_536);
     }
     let left = MIB - 44 - 15 * 65_536;
-    assert_eq!(
-        file.write(&buffer).unwrap() as u64,
-        left,
-        "the bytes that fit"
-    );
+    assert_eq!(file.write(&buffer).unwrap() as u64, left, "the bytes that fit");
     refused(file.write(&buffer), Errno::DQUOT);
     refused(file.write(&[1]), Errno::DQUOT);
     assert_eq!(file.metadata().unwrap().len(), MIB);
@@ -174,18 +167,13 @@ fn the_full_mount_answers_enospc_to_files_and_directories() {
 #[track_caller]
 fn what_always_works(dir: &Path, file: &Path) {
     let len = file.metadata().unwrap().len();
-    let open = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(file)
-        .unwrap();
+    let open = OpenOptions::new().read(true).write(true).open(file).unwrap();
     open.write_all_at(&wav::header(7), 0).unwrap();
     open.write_all_at(&[8; 5_000], len - 5_000).unwrap();
     open.set_len(len).unwrap();
     open.sync_all().unwrap();
     open.set_permissions(Permissions::from_mode(0o600)).unwrap();
-    open.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000))
-        .unwrap();
+    open.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000)).unwrap();
     drop(open);
     assert_eq!(read(file)[..44], wav::header(7));
     assert_eq!(file.metadata().unwrap().len(), len);
@@ -205,11 +193,7 @@ fn q33_at_the_limit_everything_but_growth_works() {
     make_file(&dir.join("other"), 100_000);
     what_always_works(&dir, &path);
     refused(
-        OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .write(&[0; 4]),
+        OpenOptions::new().append(true).open(&path).unwrap().write(&[0; 4]),
         Errno::DQUOT,
     );
     let file = OpenOptions::new().write(true).open(&path).unwrap();
@@ -229,16 +213,10 @@ fn q34_a_limit_lowered_under_usage_refuses_growth_and_nothing_else() {
     let path = dir.join("call.wav");
     make_file(&path, 200_000);
     make_file(&dir.join("other"), 100_000);
-    mount.remount_with(acme_limits(
-        "max_bytes = 120000\nmax_files = 1\nmax_dirs = 1",
-    ));
+    mount.remount_with(acme_limits("max_bytes = 120000\nmax_files = 1\nmax_dirs = 1"));
     what_always_works(&dir, &path);
     refused(
-        OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .write(&[0; 4]),
+        OpenOptions::new().append(true).open(&path).unwrap().write(&[0; 4]),
         Errno::DQUOT,
     );
     refused(File::create_new(dir.join("new")), Errno::DQUOT);
@@ -287,9 +265,8 @@ fn q35_three_children_of_five_fill_a_parent_of_fifteen() {
 
 #[test]
 fn limits_of_a_level_hold_for_every_account_of_that_level() {
-    let config = format!(
-        "{RULES}[rules.limits.tenant]\nmax_bytes = 30000\n[rules.limits.agent]\nmax_bytes = 10000\nmax_files = 1\n"
-    );
+    let config =
+        format!("{RULES}[rules.limits.tenant]\nmax_bytes = 30000\n[rules.limits.agent]\nmax_bytes = 10000\nmax_files = 1\n");
     let mount = Mount::with_config(config);
     for tenant in ["acme", "globex"] {
         for agent in ["bob", "eve"] {
@@ -299,11 +276,7 @@ fn limits_of_a_level_hold_for_every_account_of_that_level() {
             refused(File::create_new(dir.join("second")), Errno::DQUOT);
         }
         let file = File::create_new(mount.path(tenant).join("sales/directly")).unwrap();
-        assert_eq!(
-            write_until_refused(&file, 4_000).0,
-            10_000,
-            "the tenant's limit"
-        );
+        assert_eq!(write_until_refused(&file, 4_000).0, 10_000, "the tenant's limit");
     }
     let usage = mount.finish();
     assert_eq!(usage.tenants["acme"], totals(30_000, 3, 3));
@@ -344,10 +317,7 @@ fn usage_is_the_same_after_a_remount() {
     let before = mount.assert_usage_true();
     mount.remount();
     assert_eq!(mount.assert_usage_true(), before);
-    let file = OpenOptions::new()
-        .append(true)
-        .open(dir.join("call"))
-        .unwrap();
+    let file = OpenOptions::new().append(true).open(dir.join("call")).unwrap();
     assert_eq!(write_until_refused(&file, 7_000).0, 40_000);
     drop(file);
     assert_eq!(mount.finish().tenants["acme"], totals(100_000, 1, 2));

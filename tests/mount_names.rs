@@ -56,15 +56,7 @@ fn exclusive_creation_refuses_what_exists(dir: &Path) {
 fn rename_noreplace_refuses_what_exists(dir: &Path) {
     make_file(&dir.join("a"), 1);
     make_file(&dir.join("b"), 2);
-    let rename = |to: &str| {
-        renameat_with(
-            CWD,
-            dir.join("a"),
-            CWD,
-            dir.join(to),
-            RenameFlags::NOREPLACE,
-        )
-    };
+    let rename = |to: &str| renameat_with(CWD, dir.join("a"), CWD, dir.join(to), RenameFlags::NOREPLACE);
     assert_eq!(rename("b"), Err(Errno::EXIST));
     assert_eq!(read(&dir.join("b")).len(), 2);
     rename("c").unwrap();
@@ -75,8 +67,7 @@ fn rename_exchange_swaps(dir: &Path) {
     make_file(&dir.join("file"), 5);
     fs::create_dir(dir.join("directory")).unwrap();
     make_file(&dir.join("directory/inside"), 6);
-    let exchange =
-        |a: &str, b: &str| renameat_with(CWD, dir.join(a), CWD, dir.join(b), RenameFlags::EXCHANGE);
+    let exchange = |a: &str, b: &str| renameat_with(CWD, dir.join(a), CWD, dir.join(b), RenameFlags::EXCHANGE);
     exchange("file", "directory").unwrap();
     assert_eq!(read(&dir.join("file/inside")).len(), 6);
     assert_eq!(read(&dir.join("directory")).len(), 5);
@@ -91,17 +82,11 @@ fn rename_over_leaves_the_open_victim_usable(dir: &Path) {
     let moved = open(&dir.join("new"));
     fs::rename(dir.join("new"), dir.join("old")).unwrap();
     assert_eq!(
-        (
-            victim.metadata().unwrap().nlink(),
-            victim.metadata().unwrap().len()
-        ),
+        (victim.metadata().unwrap().nlink(), victim.metadata().unwrap().len()),
         (0, 10_000)
     );
     assert_eq!(
-        (
-            moved.metadata().unwrap().nlink(),
-            moved.metadata().unwrap().len()
-        ),
+        (moved.metadata().unwrap().nlink(), moved.metadata().unwrap().len()),
         (1, 20_000)
     );
     let mut content = vec![0; 10_000];
@@ -214,10 +199,7 @@ fn modes_follow_umask_and_setgid(dir: &Path) {
         assert_eq!(group.join("file").metadata().unwrap().gid(), 2_345);
     }
     fs::create_dir(group.join("below")).unwrap();
-    assert_eq!(
-        group.join("below").metadata().unwrap().mode() & 0o2000,
-        0o2000
-    );
+    assert_eq!(group.join("below").metadata().unwrap().mode() & 0o2000, 0o2000);
 }
 
 fn links_share_content_and_count(dir: &Path) {
@@ -240,21 +222,11 @@ fn links_share_content_and_count(dir: &Path) {
 
 fn special_files_and_symlinks(dir: &Path) {
     mknodat(CWD, dir.join("fifo"), FileType::Fifo, 0o600.into(), 0).unwrap();
-    mknodat(
-        CWD,
-        dir.join("regular"),
-        FileType::RegularFile,
-        0o600.into(),
-        0,
-    )
-    .unwrap();
+    mknodat(CWD, dir.join("regular"), FileType::RegularFile, 0o600.into(), 0).unwrap();
     let target = format!("../{}", "x".repeat(1_000));
     symlink(&target, dir.join("link")).unwrap();
     assert_eq!(fs::read_link(dir.join("link")).unwrap(), Path::new(&target));
-    assert_eq!(
-        dir.join("link").symlink_metadata().unwrap().len(),
-        target.len() as u64
-    );
+    assert_eq!(dir.join("link").symlink_metadata().unwrap().len(), target.len() as u64);
     fs::write(dir.join("regular"), b"content").unwrap();
     symlink("regular", dir.join("good")).unwrap();
     assert_eq!(read(&dir.join("good")), b"content");
@@ -270,30 +242,15 @@ fn extended_attributes_are_kept(dir: &Path) {
     let path = dir.join("file");
     make_file(&path, 10);
     let mut buffer = [0_u8; 4_096];
-    assert_eq!(
-        getxattr(&path, "user.call.id", &mut buffer),
-        Err(Errno::NODATA)
-    );
+    assert_eq!(getxattr(&path, "user.call.id", &mut buffer), Err(Errno::NODATA));
     setxattr(&path, "user.call.id", b"4711", XattrFlags::CREATE).unwrap();
-    assert_eq!(
-        setxattr(&path, "user.call.id", b"1", XattrFlags::CREATE),
-        Err(Errno::EXIST)
-    );
-    assert_eq!(
-        setxattr(&path, "user.other", b"1", XattrFlags::REPLACE),
-        Err(Errno::NODATA)
-    );
+    assert_eq!(setxattr(&path, "user.call.id", b"1", XattrFlags::CREATE), Err(Errno::EXIST));
+    assert_eq!(setxattr(&path, "user.other", b"1", XattrFlags::REPLACE), Err(Errno::NODATA));
     setxattr(&path, "user.empty", b"", XattrFlags::empty()).unwrap();
     let len = getxattr(&path, "user.call.id", &mut buffer).unwrap();
     assert_eq!(&buffer[..len], b"4711");
-    assert_eq!(
-        getxattr(&path, "user.call.id", &mut [0_u8; 2]),
-        Err(Errno::RANGE)
-    );
-    assert_eq!(
-        listxattr(&path, &mut buffer).unwrap(),
-        "user.call.id\0user.empty\0".len()
-    );
+    assert_eq!(getxattr(&path, "user.call.id", &mut [0_u8; 2]), Err(Errno::RANGE));
+    assert_eq!(listxattr(&path, &mut buffer).unwrap(), "user.call.id\0user.empty\0".len());
     removexattr(&path, "user.call.id").unwrap();
     assert_eq!(removexattr(&path, "user.call.id"), Err(Errno::NODATA));
     setxattr(dir, "user.directory", b"yes", XattrFlags::empty()).unwrap();
@@ -311,11 +268,7 @@ fn writing_drops_setuid(dir: &Path) {
     std::os::unix::fs::chown(&path, Some(1_000), Some(1_000)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).unwrap();
     std::os::unix::fs::chown(&path, Some(1_001), Some(1_000)).unwrap();
-    assert_eq!(
-        path.metadata().unwrap().mode() & 0o7777,
-        0o755,
-        "a new owner"
-    );
+    assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o755, "a new owner");
 }
 
 fn times_are_kept(dir: &Path) {
@@ -325,8 +278,7 @@ fn times_are_kept(dir: &Path) {
     let past = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(1_234_567_890_123_456_789);
     file.set_modified(past).unwrap();
     assert_eq!(path.metadata().unwrap().modified().unwrap(), past);
-    file.set_permissions(fs::Permissions::from_mode(0o600))
-        .unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
     drop(file);
     assert_eq!(
         path.metadata().unwrap().modified().unwrap(),
@@ -338,10 +290,7 @@ fn times_are_kept(dir: &Path) {
     assert_eq!(path.metadata().unwrap().modified().unwrap(), past);
     let before = dir.metadata().unwrap().modified().unwrap();
     open(&path).write_all_at(&[2; 4], 0).unwrap();
-    assert!(
-        path.metadata().unwrap().modified().unwrap() > past,
-        "writing is"
-    );
+    assert!(path.metadata().unwrap().modified().unwrap() > past, "writing is");
     assert_eq!(
         dir.metadata().unwrap().modified().unwrap(),
         before,
@@ -355,12 +304,7 @@ fn a_directory_removed_while_open_is_empty(dir: &Path) {
     let handle = File::open(&path).unwrap();
     fs::remove_dir(&path).unwrap();
     assert_eq!(handle.metadata().unwrap().nlink(), 0);
-    let inside = rustix::fs::openat(
-        &handle,
-        "file",
-        OFlags::CREATE | OFlags::WRONLY,
-        0o600.into(),
-    );
+    let inside = rustix::fs::openat(&handle, "file", OFlags::CREATE | OFlags::WRONLY, 0o600.into());
     assert_eq!(inside.map(drop), Err(Errno::NOENT));
     assert!(names(dir).is_empty());
 }
@@ -388,15 +332,9 @@ fn everything_is_the_same_after_a_remount_and_after_a_kill() {
     tree::make_sample(&mount.dir("sample"));
     let before = tree::describe(&mount.path("sample"));
     mount.remount();
-    assert!(
-        tree::describe(&mount.path("sample")) == before,
-        "after a remount"
-    );
+    assert!(tree::describe(&mount.path("sample")) == before, "after a remount");
     mount.kill9();
-    assert!(
-        tree::describe(&mount.path("sample")) == before,
-        "after a kill"
-    );
+    assert!(tree::describe(&mount.path("sample")) == before, "after a kill");
     mount.assert_usage_true();
     mount.finish();
 }

@@ -20,10 +20,7 @@ fn q36_sixteen_processes_end_at_exactly_the_limit() {
     let acknowledged = load::writers(&dir, 16, |n| 320 + 4_000 * n);
     for (n, acknowledged) in acknowledged.iter().enumerate() {
         let len = dir.join(format!("writer-{n}")).metadata().unwrap().len();
-        assert_eq!(
-            len, *acknowledged,
-            "writer {n}: size and acknowledged bytes"
-        );
+        assert_eq!(len, *acknowledged, "writer {n}: size and acknowledged bytes");
         assert_eq!(len % 4, 0, "writer {n} ends on a whole sample");
     }
     assert_eq!(acknowledged.iter().sum::<u64>(), limit);
@@ -38,10 +35,7 @@ fn q36_odd_sizes_never_pass_the_limit() {
     let dir = mount.dir("acme");
     let acknowledged = load::writers(&dir, 4, |n| 997 + 2 * n).iter().sum::<u64>();
     // A remainder of up to 3 bytes cannot be used by a writer whose file does not end on a multiple of 4.
-    assert!(
-        (limit - 3..=limit).contains(&acknowledged),
-        "{acknowledged} of {limit}"
-    );
+    assert!((limit - 3..=limit).contains(&acknowledged), "{acknowledged} of {limit}");
     assert_eq!(mount.finish().tenants["acme"], totals(acknowledged, 4, 0));
 }
 
@@ -65,11 +59,7 @@ fn slow_recorders(dir: &Path) -> Vec<u64> {
     std::thread::scope(|scope| {
         let (barrier, someone_writes) = (&barrier, &someone_writes);
         let recorders: Vec<_> = (0..RECORDERS)
-            .map(|n| {
-                scope.spawn(move || {
-                    slow_recorder(&dir.join(format!("call-{n}")), n, barrier, someone_writes)
-                })
-            })
+            .map(|n| scope.spawn(move || slow_recorder(&dir.join(format!("call-{n}")), n, barrier, someone_writes)))
             .collect();
         recorders
             .into_iter()
@@ -139,10 +129,7 @@ fn q39_slow_recorders_lose_nothing_and_use_the_whole_limit() {
         let acknowledged = slow_recorders(&dir);
         assert_readable(&dir, &acknowledged);
         let used = acknowledged.iter().sum::<u64>();
-        assert!(
-            (limit - 3..=limit).contains(&used),
-            "{used} of {limit} used"
-        );
+        assert!((limit - 3..=limit).contains(&used), "{used} of {limit} used");
         assert_eq!(mount.finish().tenants["acme"], totals(used, 10, 1));
     }
 }
@@ -163,19 +150,14 @@ fn q40_a_recording_cut_by_the_limit_plays() {
     }
     let len = file.metadata().unwrap().len();
     assert_eq!(len, 100_000);
-    file.write_all_at(&wav::header(u32::try_from(len - 44).unwrap()), 0)
-        .unwrap();
+    file.write_all_at(&wav::header(u32::try_from(len - 44).unwrap()), 0).unwrap();
     drop(file);
     let content = read(&path);
     assert_eq!(wav::playable_bytes(&content), len - 44);
     assert!(content == wav::file(7, u32::try_from(len - 44).unwrap()));
     if command::exists("sox") {
         let shown = common::run("sox", &["--i", "-s", command::text(&path)]);
-        assert_eq!(
-            shown.trim(),
-            ((len - 44) / 2).to_string(),
-            "samples that sox finds"
-        );
+        assert_eq!(shown.trim(), ((len - 44) / 2).to_string(), "samples that sox finds");
     }
     mount.finish();
 }
@@ -183,9 +165,7 @@ fn q40_a_recording_cut_by_the_limit_plays() {
 #[test]
 fn q10_writing_deleting_and_renaming_at_the_limit_keeps_usage_true() {
     const WORKERS: u64 = 8;
-    let mount = Mount::with_config(acme_limits(
-        "max_bytes = 2000000\nmax_files = 60\nmax_dirs = 12",
-    ));
+    let mount = Mount::with_config(acme_limits("max_bytes = 2000000\nmax_files = 60\nmax_dirs = 12"));
     let dirs = ["acme/sales", "acme/support", "globex"].map(|dir| mount.dir(dir));
     std::thread::scope(|scope| {
         for worker in 0..WORKERS {
@@ -199,10 +179,7 @@ fn q10_writing_deleting_and_renaming_at_the_limit_keeps_usage_true() {
     });
     let usage = mount.assert_usage_true();
     let acme = usage.tenants["acme"];
-    assert!(
-        acme.bytes <= 2_000_000 && acme.files <= 60 && acme.dirs <= 12,
-        "{acme:?}"
-    );
+    assert!(acme.bytes <= 2_000_000 && acme.files <= 60 && acme.dirs <= 12, "{acme:?}");
     assert_eq!(mount.finish(), usage);
 }
 
@@ -212,18 +189,9 @@ fn random_step(dirs: &[std::path::PathBuf; 3], random: u64) {
     let path = place(random >> 8);
     let other = place(random >> 24);
     let len = (random >> 40) % 150_000;
-    let opened = || {
-        File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-    };
+    let opened = || File::options().write(true).create(true).truncate(false).open(&path);
     let answer = match random % 10 {
-        0..=3 => opened().and_then(|mut file| {
-            file.write(&vec![1; usize::try_from(len).unwrap()])
-                .map(drop)
-        }),
+        0..=3 => opened().and_then(|mut file| file.write(&vec![1; usize::try_from(len).unwrap()]).map(drop)),
         4 => opened().and_then(|file| file.set_len(len)),
         5 => fs::rename(&path, &other),
         6 => fs::remove_file(&path),
@@ -242,11 +210,7 @@ fn random_step(dirs: &[std::path::PathBuf; 3], random: u64) {
         Errno::PERM,
     ];
     let errno = Errno::from_io_error(&error).expect("a system error");
-    assert!(
-        expected.contains(&errno),
-        "{error} from operation {}",
-        random % 10
-    );
+    assert!(expected.contains(&errno), "{error} from operation {}", random % 10);
 }
 
 fn rename_exchange(left: &Path, right: &Path) -> std::io::Result<()> {

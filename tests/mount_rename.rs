@@ -16,8 +16,7 @@ const LIMIT: u64 = 100_000;
 
 /// Two limited tenants, `acme` and `globex`.
 fn two_tenants(limits: &str) -> Mount {
-    let exceptions =
-        ["acme", "globex"].map(|tenant| format!("[[exceptions]]\npath = \"{tenant}\"\n{limits}\n"));
+    let exceptions = ["acme", "globex"].map(|tenant| format!("[[exceptions]]\npath = \"{tenant}\"\n{limits}\n"));
     let mount = Mount::with_config(format!("{RULES}{}", exceptions.concat()));
     mount.dir("acme");
     mount.dir("globex");
@@ -34,10 +33,7 @@ fn exchange(left: &Path, right: &Path) -> io::Result<()> {
 
 #[track_caller]
 fn assert_tenants(mount: &Mount, acme: Totals, globex: Totals) {
-    assert_eq!(
-        (mount.tenant("acme"), mount.tenant("globex")),
-        (acme, globex)
-    );
+    assert_eq!((mount.tenant("acme"), mount.tenant("globex")), (acme, globex));
     mount.assert_usage_true();
 }
 
@@ -48,10 +44,7 @@ fn q13_a_file_renamed_into_a_limited_directory_is_charged_there() {
     fs::rename(mount.path("globex/call"), mount.path("acme/call")).unwrap();
     assert_tenants(&mount, totals(60_000, 1, 0), totals(0, 0, 0));
     make_file(&mount.path("outside"), 50_000);
-    refused(
-        fs::rename(mount.path("outside"), mount.path("acme/outside")),
-        Errno::DQUOT,
-    );
+    refused(fs::rename(mount.path("outside"), mount.path("acme/outside")), Errno::DQUOT);
     assert!(mount.path("outside").exists() && !mount.path("acme/outside").exists());
     assert_tenants(&mount, totals(60_000, 1, 0), totals(0, 0, 0));
     fs::rename(mount.path("acme/call"), mount.path("call")).unwrap();
@@ -87,22 +80,13 @@ fn q14_a_tree_renamed_into_a_limited_directory_takes_its_content_along() {
     assert_eq!(read(&mount.path("acme/tree/a/b/call")).len(), 30_000);
     // Refused by each of the three meters in turn.
     make_file(&mount.dir("globex/bytes").join("call"), 40_001);
-    refused(
-        fs::rename(mount.path("globex/bytes"), mount.path("acme/bytes")),
-        Errno::DQUOT,
-    );
+    refused(fs::rename(mount.path("globex/bytes"), mount.path("acme/bytes")), Errno::DQUOT);
     fs::remove_dir_all(mount.path("globex/bytes")).unwrap();
     (1..=3).for_each(|n| make_file(&mount.dir("globex/files").join(n.to_string()), 0));
-    refused(
-        fs::rename(mount.path("globex/files"), mount.path("acme/files")),
-        Errno::DQUOT,
-    );
+    refused(fs::rename(mount.path("globex/files"), mount.path("acme/files")), Errno::DQUOT);
     fs::remove_dir_all(mount.path("globex/files")).unwrap();
     mount.dir("globex/dirs/below");
-    refused(
-        fs::rename(mount.path("globex/dirs"), mount.path("acme/dirs")),
-        Errno::DQUOT,
-    );
+    refused(fs::rename(mount.path("globex/dirs"), mount.path("acme/dirs")), Errno::DQUOT);
     assert_tenants(&mount, totals(60_000, 3, 3), totals(0, 0, 2));
     fs::rename(mount.path("acme/tree/a"), mount.path("globex/a")).unwrap();
     assert_tenants(&mount, totals(10_000, 1, 1), totals(50_000, 2, 4));
@@ -116,10 +100,7 @@ fn q15_a_rename_into_a_full_account_changes_nothing() {
     make_file(&mount.dir("globex/tree").join("call"), 4);
     let (source, target) = (mount.path("globex/tree"), mount.path("acme/tree"));
     refused(fs::rename(&source, &target), Errno::DQUOT);
-    refused(
-        fs::rename(source.join("call"), mount.path("acme/call")),
-        Errno::DQUOT,
-    );
+    refused(fs::rename(source.join("call"), mount.path("acme/call")), Errno::DQUOT);
     assert!(!target.exists() && !mount.path("acme/call").exists());
     assert_eq!(read(&source.join("call")).len(), 4);
     assert_tenants(&mount, totals(LIMIT, 1, 0), totals(4, 1, 1));
@@ -167,10 +148,7 @@ fn q17_a_rename_over_at_the_file_limit_is_net_zero() {
     let mount = two_tenants("max_files = 1");
     make_file(&mount.path("acme/old"), 10);
     make_file(&mount.path("globex/new"), 20);
-    refused(
-        fs::rename(mount.path("globex/new"), mount.path("acme/beside")),
-        Errno::DQUOT,
-    );
+    refused(fs::rename(mount.path("globex/new"), mount.path("acme/beside")), Errno::DQUOT);
     fs::rename(mount.path("globex/new"), mount.path("acme/old")).unwrap();
     assert_tenants(&mount, totals(20, 1, 0), totals(0, 0, 0));
     mount.finish();
@@ -204,14 +182,8 @@ fn q19_hard_links_are_free_inside_and_exdev_across() {
     make_file(&mount.dir("acme/sales").join("call"), LIMIT);
     fs::hard_link(mount.path("acme/sales/call"), mount.path("acme/link")).unwrap();
     assert_tenants(&mount, totals(LIMIT, 1, 1), totals(0, 0, 0));
-    refused(
-        fs::hard_link(mount.path("acme/link"), mount.path("globex/link")),
-        Errno::XDEV,
-    );
-    refused(
-        fs::hard_link(mount.path("acme/link"), mount.path("link")),
-        Errno::XDEV,
-    );
+    refused(fs::hard_link(mount.path("acme/link"), mount.path("globex/link")), Errno::XDEV);
+    refused(fs::hard_link(mount.path("acme/link"), mount.path("link")), Errno::XDEV);
     assert!(!mount.path("globex/link").exists());
     fs::remove_file(mount.path("acme/sales/call")).unwrap();
     assert_eq!(mount.path("acme/link").metadata().unwrap().nlink(), 1);
@@ -227,22 +199,10 @@ fn linked_files_are_counted_once_wherever_their_links_go() {
     make_file(&mount.dir("acme/sales/bob").join("call"), 10_000);
     mount.dir("acme/support");
     mount.dir("globex");
-    fs::hard_link(
-        mount.path("acme/sales/bob/call"),
-        mount.path("acme/sales/link"),
-    )
-    .unwrap();
-    fs::hard_link(
-        mount.path("acme/sales/bob/call"),
-        mount.path("acme/support/link"),
-    )
-    .unwrap();
+    fs::hard_link(mount.path("acme/sales/bob/call"), mount.path("acme/sales/link")).unwrap();
+    fs::hard_link(mount.path("acme/sales/bob/call"), mount.path("acme/support/link")).unwrap();
     mount.assert_usage_true();
-    fs::rename(
-        mount.path("acme/sales/link"),
-        mount.path("acme/support/second"),
-    )
-    .unwrap();
+    fs::rename(mount.path("acme/sales/link"), mount.path("acme/support/second")).unwrap();
     fs::OpenOptions::new()
         .write(true)
         .open(mount.path("acme/support/second"))
@@ -254,9 +214,6 @@ fn linked_files_are_counted_once_wherever_their_links_go() {
     mount.assert_usage_true();
     fs::remove_file(mount.path("acme/sales/bob/call")).unwrap();
     fs::rename(mount.path("acme/support"), mount.path("globex/support")).unwrap();
-    assert_eq!(
-        mount.assert_usage_true().tenants["globex"],
-        totals(25_000, 1, 1)
-    );
+    assert_eq!(mount.assert_usage_true().tenants["globex"], totals(25_000, 1, 1));
     mount.finish();
 }

@@ -48,9 +48,7 @@ fn rsync_in_and_out_and_again_finds_nothing_to_do() {
     rsync(&copied, &out);
     tree::assert_same(&native, &out);
     assert_eq!(
-        rsync(&native, &copied)
-            .lines()
-            .find(|line| !line.starts_with(".d")),
+        rsync(&native, &copied).lines().find(|line| !line.starts_with(".d")),
         None,
         "a second run copies"
     );
@@ -67,10 +65,7 @@ fn tar_in_and_out() {
     let (copied, out) = (mount.dir("in"), mount.native("out"));
     for (from, to) in [(&native, &copied), (&copied, &out)] {
         let script = "tar --xattrs -C \"$1\" -cf - . | tar --xattrs --xattrs-include='user.*' -C \"$2\" -xpf -";
-        run(
-            "bash",
-            &["-o", "pipefail", "-c", script, "bash", text(from), text(to)],
-        );
+        run("bash", &["-o", "pipefail", "-c", script, "bash", text(from), text(to)]);
         tree::assert_same(&native, to);
     }
     mount.finish();
@@ -87,15 +82,8 @@ fn mv_inside_in_and_out() {
     assert!(!native.exists());
     let ino = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
     let before = ino(&point.join("tree/acme"));
-    run(
-        "mv",
-        &[text(&point.join("tree")), text(&mount.path("moved"))],
-    );
-    assert_eq!(
-        ino(&mount.path("moved/acme")),
-        before,
-        "a rename, not a copy"
-    );
+    run("mv", &[text(&point.join("tree")), text(&mount.path("moved"))]);
+    assert_eq!(ino(&mount.path("moved/acme")), before, "a rename, not a copy");
     run("mv", &[text(&mount.path("moved")), text(&native)]);
     tree::assert_same(&kept, &native);
     assert!(names(&point).is_empty());
@@ -120,24 +108,12 @@ fn listings_sums_and_finds_agree_with_the_source() {
         "grep -rlaF RIFF . | sort",
     ];
     for script in scripts {
-        let of = |dir: &Path| {
-            run_in(
-                dir,
-                "bash",
-                &["-o", "pipefail", "-c", &format!("{script} || true")],
-            )
-        };
+        let of = |dir: &Path| run_in(dir, "bash", &["-o", "pipefail", "-c", &format!("{script} || true")]);
         assert_eq!(of(&copied), of(&native), "{script}");
     }
     run(
         "diff",
-        &[
-            "-r",
-            "--no-dereference",
-            "--exclude=fifo",
-            text(&native),
-            text(&copied),
-        ],
+        &["-r", "--no-dereference", "--exclude=fifo", text(&native), text(&copied)],
     );
     mount.finish();
 }
@@ -173,7 +149,8 @@ fn chown_and_chmod_of_a_whole_tree_touch_no_data() {
     let copied = mount.dir("in");
     run("cp", &["-a", &inside(&native), text(&copied)]);
     let usage = mount.usage();
-    let script = "cd \"$1\" && find . -type f -printf '%P %s %T@\\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum";
+    let script =
+        "cd \"$1\" && find . -type f -printf '%P %s %T@\\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum";
     let shown = || run("bash", &["-c", script, "bash", text(&copied)]);
     let before = shown();
     if rustix::process::geteuid().is_root() {
@@ -195,11 +172,7 @@ fn cp_into_a_full_directory_says_disk_quota_exceeded() {
     let dir = mount.dir("acme");
     let source = mount.native("sample").join("large");
     make_file(&source, 150_000);
-    let output = command::output(
-        "cp",
-        &[text(&source), text(&dir.join("copy"))],
-        Path::new("/"),
-    );
+    let output = command::output("cp", &[text(&source), text(&dir.join("copy"))], Path::new("/"));
     assert!(!output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("Disk quota exceeded"), "{errors}");
@@ -213,10 +186,7 @@ fn df_shows_the_limit_of_a_directory() {
     let dir = mount.dir("acme/sales");
     make_file(&dir.join("call"), 4 * MIB);
     let df = |columns: &str| {
-        let shown = run(
-            "df",
-            &["--block-size=1", &format!("--output={columns}"), text(&dir)],
-        );
+        let shown = run("df", &["--block-size=1", &format!("--output={columns}"), text(&dir)]);
         shown
             .lines()
             .nth(1)
@@ -255,16 +225,10 @@ fn sox_reads_and_writes_recordings() {
     );
     assert_eq!(common::wav::playable_bytes(&read(&tone)), 48_000);
     run("sox", &[text(&tone), text(&copy)]);
-    run(
-        "sox",
-        &[text(&tone), "-r", "16000", text(&dir.join("other.wav"))],
-    );
+    run("sox", &[text(&tone), "-r", "16000", text(&dir.join("other.wav"))]);
     let statistics = |path: &Path| run("sox", &["--i", "-s", text(path)]);
     assert_eq!(statistics(&tone), statistics(&copy));
-    run(
-        "cp",
-        &["--sparse=never", text(&copy), text(&dir.join("copied.wav"))],
-    );
+    run("cp", &["--sparse=never", text(&copy), text(&dir.join("copied.wav"))]);
     assert!(read(&dir.join("copied.wav")) == read(&copy));
     mount.finish();
 }

@@ -52,20 +52,11 @@ fn a_user_without_rights_mounts_and_copies() {
     run("chmod", &["-R", "a+rX", text(&native)]);
     let line = "cp -r \"$1/sample\" \"$1/mnt/copied\" && diff -r \"$1/sample\" \"$1/mnt/copied\" && ls -l \"$1/mnt\" \
                 && mv \"$1/mnt/copied/below\" \"$1/mnt/moved\" && rm \"$1/mnt/copied/call.wav\" && df \"$1/mnt\" && ls -R \"$1/mnt\"";
-    let root = mount
-        .point()
-        .parent()
-        .expect("a mount point lies somewhere")
-        .to_owned();
+    let root = mount.point().parent().expect("a mount point lies somewhere").to_owned();
     let output = shell(line, &root);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned()
-        + &String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
-    let backing = mount
-        .store()
-        .join("data/moved/second.wav")
-        .metadata()
-        .unwrap();
+    let backing = mount.store().join("data/moved/second.wav").metadata().unwrap();
     let expected = if rustix::process::geteuid().is_root() {
         USER
     } else {
@@ -82,21 +73,12 @@ fn a_user_without_rights_mounts_and_copies() {
 #[test]
 fn another_user_is_denied() {
     let mount = mount_as_user();
-    let root = mount
-        .point()
-        .parent()
-        .expect("a mount point lies somewhere")
-        .to_owned();
+    let root = mount.point().parent().expect("a mount point lies somewhere").to_owned();
     let made = shell(
         "echo secret >\"$1/mnt/file\" && chmod 777 \"$1/mnt\" && cat \"$1/mnt/file\"",
         &root,
     );
-    assert_eq!(
-        made.stdout,
-        b"secret\n",
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
+    assert_eq!(made.stdout, b"secret\n", "{}", String::from_utf8_lossy(&made.stderr));
     if rustix::process::geteuid().is_root() {
         // Not even root gets into the mount of another user.
         common::refused(fs::read(mount.path("file")), common::Errno::ACCESS);
@@ -123,13 +105,7 @@ fn permissions_hold_between_users_of_a_shared_mount() {
         return;
     }
     let mount = Setup::new().arguments(&["-o", "allow_other"]).mount();
-    run(
-        "chmod",
-        &[
-            "755",
-            text(mount.point().parent().expect("it lies somewhere")),
-        ],
-    );
+    run("chmod", &["755", text(mount.point().parent().expect("it lies somewhere"))]);
     make_file(&mount.path("private"), 1_000);
     make_file(&mount.path("public"), 1_000);
     fs::set_permissions(mount.path("private"), fs::Permissions::from_mode(0o600)).unwrap();

@@ -25,9 +25,7 @@ pub fn fill(seed: u64, file_offset: u64, buffer: &mut [u8]) {
 pub fn first_difference(seed: u64, file_offset: u64, read: &[u8]) -> Option<u64> {
     let mut expected = vec![0; read.len()];
     fill(seed, file_offset, &mut expected);
-    let skipped = HEADER_BYTES
-        .saturating_sub(file_offset)
-        .min(read.len() as u64) as usize;
+    let skipped = HEADER_BYTES.saturating_sub(file_offset).min(read.len() as u64) as usize;
     let differs = (skipped..read.len()).find(|&i| read[i] != expected[i])?;
     Some(file_offset + differs as u64)
 }

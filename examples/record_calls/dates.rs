@@ -19,9 +19,7 @@ pub struct Day {
 impl Day {
     /// The day by the clock, in UTC.
     pub fn today() -> Self {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("the clock is past 1970");
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
         let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
         // Years from March on, so that the leap day is the last one of a year (Howard Hinnant, days_from_civil).
         let shifted = days + 719_468;
@@ -30,11 +28,7 @@ impl Day {
         let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let from_march = (5 * of_year + 2) / 153;
         let of_month = of_year - (153 * from_march + 2) / 5 + 1;
-        let month = if from_march < 10 {
-            from_march + 3
-        } else {
-            from_march - 9
-        };
+        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
         let year = era * 400 + year_of_era + u64::from(month <= 2);
         Self {
             year,
@@ -59,10 +53,7 @@ impl FromStr for Day {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers: Vec<u64> = text
-            .split('-')
-            .map_while(|part| part.parse().ok())
-            .collect();
+        let numbers: Vec<u64> = text.split('-').map_while(|part| part.parse().ok()).collect();
         match numbers[..] {
             [year, month @ 1..=12, day @ 1..=31] => Ok(Self {
                 year,

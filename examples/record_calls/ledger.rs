@@ -69,23 +69,12 @@ impl Entry {
 /// Adds `entries` to the ledger at `path`.
 pub fn append(path: &Path, entries: &[Entry]) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    file.write_all(
-        entries
-            .iter()
-            .map(Entry::to_line)
-            .collect::<String>()
-            .as_bytes(),
-    )
+    file.write_all(entries.iter().map(Entry::to_line).collect::<String>().as_bytes())
 }
 
 /// All entries of the ledger at `path`.
 pub fn read(path: &Path) -> io::Result<Vec<Entry>> {
-    let broken = |line: &str| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("broken ledger line '{line}'"),
-        )
-    };
+    let broken = |line: &str| io::Error::new(io::ErrorKind::InvalidData, format!("broken ledger line '{line}'"));
     fs::read_to_string(path)?
         .lines()
         .map(|line| Entry::from_line(line).ok_or_else(|| broken(line)))

@@ -113,14 +113,10 @@ fn run(args: &Args) -> std::io::Result<Report> {
 fn record_round(args: &Args, round: u64, report: &mut Report) -> Vec<(ledger::Entry, Outcome)> {
     let barrier = Barrier::new(usize::try_from(args.calls).unwrap_or(usize::MAX));
     let stop = AtomicBool::new(false);
-    let progress: Vec<_> = (0..args.calls)
-        .map(|_| Arc::new(Progress::default()))
-        .collect();
+    let progress: Vec<_> = (0..args.calls).map(|_| Arc::new(Progress::default())).collect();
     std::thread::scope(|scope| {
         let (barrier, stop, progress) = (&barrier, &stop, &progress);
-        let reader = scope.spawn(move || {
-            verify::sample_while_written(args.calls, progress, stop, |n| call(args, round, n))
-        });
+        let reader = scope.spawn(move || verify::sample_while_written(args.calls, progress, stop, |n| call(args, round, n)));
         let callers: Vec<_> = (0..args.calls)
             .map(|number| {
                 let progress = &progress[usize::try_from(number).expect("counted from a vector")];
@@ -136,20 +132,12 @@ fn record_round(args: &Args, round: u64, report: &mut Report) -> Vec<(ledger::En
             .map(|caller| caller.join().expect("a call does not panic"))
             .collect();
         stop.store(true, Ordering::Release);
-        report
-            .sampled
-            .add(&reader.join().expect("the reader does not panic"));
+        report.sampled.add(&reader.join().expect("the reader does not panic"));
         done
     })
 }
 
-fn one_call(
-    args: &Args,
-    round: u64,
-    number: u64,
-    progress: &Progress,
-    barrier: &Barrier,
-) -> (ledger::Entry, Outcome) {
+fn one_call(args: &Args, round: u64, number: u64, progress: &Progress, barrier: &Barrier) -> (ledger::Entry, Outcome) {
     if args.burst {
         barrier.wait();
     } else if args.real_time {
@@ -168,11 +156,7 @@ fn call(args: &Args, round: u64, number: u64) -> Call {
     let seed = audio::mix(round, number);
     let name = format!("{round:08x}-{number:04x}-4a11-8000-{:012x}.wav", seed >> 16);
     Call {
-        path: args
-            .dir
-            .join(&args.tenant)
-            .join(day.format(&args.layout))
-            .join(name),
+        path: args.dir.join(&args.tenant).join(day.format(&args.layout)).join(name),
         seed,
         audio_bytes: args.seconds * audio::BYTES_PER_SECOND,
         frame_bytes: args.frame.max(1),

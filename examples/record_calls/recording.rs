@@ -83,9 +83,7 @@ pub fn record(call: &Call, progress: &Progress) -> Outcome {
         }
     };
     outcome.acknowledged_len = audio::HEADER_BYTES;
-    progress
-        .acknowledged_len
-        .store(audio::HEADER_BYTES, Ordering::Release);
+    progress.acknowledged_len.store(audio::HEADER_BYTES, Ordering::Release);
     outcome.start_us = micros(begun.elapsed());
     write_audio(call, &file, progress, &mut outcome);
     if !outcome.interrupted {
@@ -126,11 +124,7 @@ fn start(call: &Call) -> Result<File, (&'static str, io::Error)> {
     for rate in PROBED_RATES {
         let probed = dir.join(rate).join(name);
         absent(probed.metadata()).map_err(|e| ("rate stat", e))?;
-        let opened = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&probed);
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&probed);
         absent(opened).map_err(|e| ("rate open", e))?;
     }
     absent(path.metadata()).map_err(|e| ("stat", e))?;
@@ -150,8 +144,7 @@ fn start(call: &Call) -> Result<File, (&'static str, io::Error)> {
     let mut file = opened.map_err(|e| ("open", e))?;
     file.metadata().map_err(|e| ("fstat", e))?;
     whole_header(&mut file, None).map_err(|e| ("header", e))?;
-    file.set_len(audio::HEADER_BYTES)
-        .map_err(|e| ("ftruncate", e))?;
+    file.set_len(audio::HEADER_BYTES).map_err(|e| ("ftruncate", e))?;
     path.metadata().map_err(|e| ("stat after create", e))?;
     file.rewind()
         .and_then(|()| whole_header(&mut file, None))
@@ -183,9 +176,7 @@ fn write_audio(call: &Call, mut file: &File, progress: &Progress, outcome: &mut 
                 Ok(written) => {
                     done += written;
                     outcome.acknowledged_len += written as u64;
-                    progress
-                        .acknowledged_len
-                        .store(outcome.acknowledged_len, Ordering::Release);
+                    progress.acknowledged_len.store(outcome.acknowledged_len, Ordering::Release);
                 }
                 Err(error) => {
                     outcome.write_errno = outcome.write_errno.or(Some(errno(&error)));
@@ -197,8 +188,7 @@ fn write_audio(call: &Call, mut file: &File, progress: &Progress, outcome: &mut 
         outcome
             .write_us
             .push(u32::try_from(called.elapsed().as_micros()).unwrap_or(u32::MAX));
-        outcome.late_writes +=
-            u64::from(call.real_time && begun.elapsed() > due + Duration::from_millis(20));
+        outcome.late_writes += u64::from(call.real_time && begun.elapsed() > due + Duration::from_millis(20));
         let left = (count - done) as u64;
         if outcome.interrupted {
             outcome.in_flight_bytes = left;
@@ -247,10 +237,7 @@ fn absent<T>(answer: io::Result<T>) -> io::Result<()> {
 
 /// The daemon behind the mount has died: not a verdict on the file system, the bytes acknowledged before are still owed.
 pub fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::NOTCONN | Errno::CONNABORTED)
-    )
+    matches!(Errno::from_io_error(error), Some(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 fn errno(error: &io::Error) -> i32 {

@@ -54,18 +54,13 @@ impl Report {
                 self.refused_calls += 1;
             } else if !outcome.interrupted {
                 self.lost_starts += 1;
-                self.example(format!(
-                    "{}: {step} failed, {}",
-                    entry.path.display(),
-                    message(errno)
-                ));
+                self.example(format!("{}: {step} failed, {}", entry.path.display(), message(errno)));
             }
             return;
         }
         self.started += 1;
         self.start_us.push(outcome.start_us);
-        self.write_us
-            .extend(outcome.write_us.iter().map(|&us| u64::from(us)));
+        self.write_us.extend(outcome.write_us.iter().map(|&us| u64::from(us)));
         if outcome.closed {
             self.close_us.push(outcome.close_us);
         }
@@ -162,39 +157,19 @@ impl Report {
             println!("{}", serde_json::Value::Object(object));
             return;
         }
-        let line = |pairs: &[(&str, u64)]| {
-            pairs
-                .iter()
-                .map(|(n, c)| format!("{n} {c}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let line = |pairs: &[(&str, u64)]| pairs.iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ");
         println!("{}", line(&self.figures()));
         println!("{}", line(&self.failures()));
         for (name, [p50, p99, max]) in latencies {
             println!("{name}: p50 {p50}, p99 {p99}, max {max}");
         }
-        self.errors
-            .iter()
-            .for_each(|(error, count)| println!("{count} x {error}"));
-        self.examples
-            .iter()
-            .for_each(|example| println!("{example}"));
-        println!(
-            "{}",
-            if self.lost_anything() {
-                "LOST"
-            } else {
-                "nothing lost"
-            }
-        );
+        self.errors.iter().for_each(|(error, count)| println!("{count} x {error}"));
+        self.examples.iter().for_each(|example| println!("{example}"));
+        println!("{}", if self.lost_anything() { "LOST" } else { "nothing lost" });
     }
 
     fn count_error(&mut self, step: &str, errno: i32) {
-        *self
-            .errors
-            .entry(format!("{step}: {}", message(errno)))
-            .or_default() += 1;
+        *self.errors.entry(format!("{step}: {}", message(errno))).or_default() += 1;
     }
 
     fn example(&mut self, text: String) {
@@ -220,8 +195,6 @@ fn message(errno: i32) -> String {
 fn percentiles(samples: &[u64]) -> [u64; 3] {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
-    let at = |percent: usize| {
-        sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
-    };
+    let at = |percent: usize| sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)));
     [at(50), at(99), sorted.last()].map(|sample| sample.copied().unwrap_or(0))
 }

@@ -77,17 +77,11 @@ pub fn whole(entry: &Entry) -> Verdict {
     if !right {
         return Verdict::WrongHeader;
     }
-    audio::first_difference(entry.seed, 0, &content)
-        .map_or(Verdict::Good, |offset| Verdict::Wrong { offset })
+    audio::first_difference(entry.seed, 0, &content).map_or(Verdict::Good, |offset| Verdict::Wrong { offset })
 }
 
 /// Reads at random places of random calls, at most to the length acknowledged before the read, until told to stop.
-pub fn sample_while_written(
-    calls: u64,
-    progress: &[Arc<Progress>],
-    stop: &AtomicBool,
-    call: impl Fn(u64) -> Call,
-) -> Sampled {
+pub fn sample_while_written(calls: u64, progress: &[Arc<Progress>], stop: &AtomicBool, call: impl Fn(u64) -> Call) -> Sampled {
     let mut sampled = Sampled::default();
     let mut step = 0;
     while !stop.load(Ordering::Acquire) {

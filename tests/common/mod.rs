@@ -56,11 +56,7 @@ pub const RULES: &str = "[[rules]]\npath = \"{tenant}/{campaign}/{agent}\"\n";
 pub fn refused<T: std::fmt::Debug>(answer: io::Result<T>, errno: Errno) {
     match answer {
         Ok(value) => panic!("was allowed ({value:?}), should answer {errno:?}"),
-        Err(error) => assert_eq!(
-            Errno::from_io_error(&error),
-            Some(errno),
-            "{error}, should be {errno:?}"
-        ),
+        Err(error) => assert_eq!(Errno::from_io_error(&error), Some(errno), "{error}, should be {errno:?}"),
     }
 }
 
@@ -97,9 +93,7 @@ pub fn read(path: &Path) -> Vec<u8> {
 #[track_caller]
 pub fn names(dir: &Path) -> Vec<std::ffi::OsString> {
     let entries = std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    let mut names: Vec<_> = entries
-        .map(|e| e.expect("an entry can be read").file_name())
-        .collect();
+    let mut names: Vec<_> = entries.map(|e| e.expect("an entry can be read").file_name()).collect();
     names.sort();
     names
 }

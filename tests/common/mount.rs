@@ -130,10 +130,7 @@ impl Mount {
     /// Live figures of `tallyfs usage`.
     #[track_caller]
     pub fn usage(&self) -> Usage {
-        scan::from_json(&super::run(
-            tallyfs(),
-            &["usage", text(&self.point()), "--json"],
-        ))
+        scan::from_json(&super::run(tallyfs(), &["usage", text(&self.point()), "--json"]))
     }
 
     /// Live figures of one tenant; a tenant that is not listed has used nothing.
@@ -184,9 +181,7 @@ impl Mount {
         daemon.kill().expect("the daemon can be killed");
         daemon.wait().expect("a killed daemon ends");
         self.detach();
-        wait::until("a dead mount goes away", || {
-            (!self.is_mounted()).then_some(())
-        });
+        wait::until("a dead mount goes away", || (!self.is_mounted()).then_some(()));
     }
 
     /// Process number of the daemon.
@@ -199,23 +194,17 @@ impl Mount {
     pub fn stop(&mut self) {
         let daemon = self.daemon.as_mut().expect("mounted");
         terminate(daemon);
-        let status = exit_status(daemon)
-            .unwrap_or_else(|| panic!("the daemon does not end\n{}", self.log()));
+        let status = exit_status(daemon).unwrap_or_else(|| panic!("the daemon does not end\n{}", self.log()));
         self.daemon = None;
         assert!(status.success(), "{status} after SIGTERM\n{}", self.log());
-        assert!(
-            !self.is_mounted(),
-            "still mounted after a clean stop\n{}",
-            self.log()
-        );
+        assert!(!self.is_mounted(), "still mounted after a clean stop\n{}", self.log());
     }
 
     /// Waits until the daemon ends by itself.
     #[track_caller]
     pub fn wait_for_end(&mut self) -> ExitStatus {
         let mut daemon = self.daemon.take().expect("mounted");
-        exit_status(&mut daemon)
-            .unwrap_or_else(|| panic!("the daemon does not end\n{}", self.log()))
+        exit_status(&mut daemon).unwrap_or_else(|| panic!("the daemon does not end\n{}", self.log()))
     }
 
     /// Stops cleanly; the stored usage and an independent scan of the store must be one. Gives those figures.
@@ -223,14 +212,8 @@ impl Mount {
     pub fn finish(mut self) -> Usage {
         self.stop();
         let found = scan::store(&self.store());
-        let stored = scan::from_json(&super::run(
-            tallyfs(),
-            &["usage", text(&self.store()), "--json"],
-        ));
-        assert_eq!(
-            stored, found,
-            "stored usage (left) and a scan of the store (right)"
-        );
+        let stored = scan::from_json(&super::run(tallyfs(), &["usage", text(&self.store()), "--json"]));
+        assert_eq!(stored, found, "stored usage (left) and a scan of the store (right)");
         found
     }
 
@@ -248,19 +231,13 @@ impl Mount {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
-        let daemon = self
-            .daemon
-            .insert(command.spawn().expect("the daemon starts"));
+        let daemon = self.daemon.insert(command.spawn().expect("the daemon starts"));
         let ended = wait::poll(|| match daemon.try_wait() {
             Ok(None) if is_mounted(&self.root.join("mnt")) => Some(None),
             Ok(None) => None,
             ended => Some(Some(ended)),
         });
-        assert!(
-            matches!(ended, Some(None)),
-            "cannot mount: {ended:?}\n{}",
-            self.log()
-        );
+        assert!(matches!(ended, Some(None)), "cannot mount: {ended:?}\n{}", self.log());
     }
 
     fn command(&self) -> Command {
@@ -268,11 +245,7 @@ impl Mount {
             None => Command::new(tallyfs()),
             Some(id) => {
                 let mut command = Command::new("setpriv");
-                command.args([
-                    format!("--reuid={id}"),
-                    format!("--regid={id}"),
-                    "--clear-groups".into(),
-                ]);
+                command.args([format!("--reuid={id}"), format!("--regid={id}"), "--clear-groups".into()]);
                 command.arg(self.root.join("tallyfs"));
                 command
             }
@@ -301,8 +274,7 @@ impl Mount {
         fs::copy(tallyfs(), self.root.join("tallyfs")).expect("a copy of the program");
         for path in [self.root.clone(), self.point()] {
             chown(&path, Some(id), Some(id)).expect("root gives directories away");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-                .expect("its own directory");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its own directory");
         }
     }
 

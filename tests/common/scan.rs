@@ -60,8 +60,7 @@ pub fn plain_len(sealed_len: u64) -> Option<u64> {
 #[track_caller]
 pub fn store(store: &Path) -> Usage {
     count(&store.join("data"), |path, len| {
-        plain_len(len)
-            .unwrap_or_else(|| panic!("{}: {len} is not the size of a sealed file", path.display()))
+        plain_len(len).unwrap_or_else(|| panic!("{}: {len} is not the size of a sealed file", path.display()))
     })
 }
 
@@ -84,23 +83,15 @@ fn count(top: &Path, len_of: impl Fn(&Path, u64) -> u64) -> Usage {
         let mut seen_in_tenant = HashSet::new();
         let mut waiting = vec![entry.path()];
         while let Some(path) = waiting.pop() {
-            let meta =
-                fs::symlink_metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let meta = fs::symlink_metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             if meta.is_dir() {
                 waiting.extend(entries(&path).map(|entry| entry.path()));
                 tenant.dirs += 1;
                 usage.total.dirs += 1;
                 continue;
             }
-            let bytes = if meta.is_file() {
-                len_of(&path, meta.len())
-            } else {
-                0
-            };
-            for (seen, totals) in [
-                (&mut seen, &mut usage.total),
-                (&mut seen_in_tenant, &mut tenant),
-            ] {
+            let bytes = if meta.is_file() { len_of(&path, meta.len()) } else { 0 };
+            for (seen, totals) in [(&mut seen, &mut usage.total), (&mut seen_in_tenant, &mut tenant)] {
                 if seen.insert(meta.ino()) {
                     totals.files += 1;
                     totals.bytes += bytes;
@@ -125,34 +116,14 @@ fn entries(dir: &Path) -> impl Iterator<Item = fs::DirEntry> {
 /// The figures of `tallyfs usage --json`.
 #[track_caller]
 pub fn from_json(text: &str) -> Usage {
-    let json: serde_json::Value =
-        serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
-    let number = |value: &serde_json::Value, key: &str| {
-        value[key]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no number {key} in {text}"))
-    };
-    let figures = |value: &serde_json::Value| {
-        totals(
-            number(value, "bytes"),
-            number(value, "files"),
-            number(value, "dirs"),
-        )
-    };
-    let tenants = json["tenants"]
-        .as_array()
-        .unwrap_or_else(|| panic!("no tenants in {text}"));
-    let name = |value: &serde_json::Value| {
-        value["tenant"]
-            .as_str()
-            .expect("a tenant has a name")
-            .to_owned()
-    };
+    let json: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    let number =
+        |value: &serde_json::Value, key: &str| value[key].as_u64().unwrap_or_else(|| panic!("no number {key} in {text}"));
+    let figures = |value: &serde_json::Value| totals(number(value, "bytes"), number(value, "files"), number(value, "dirs"));
+    let tenants = json["tenants"].as_array().unwrap_or_else(|| panic!("no tenants in {text}"));
+    let name = |value: &serde_json::Value| value["tenant"].as_str().expect("a tenant has a name").to_owned();
     Usage {
         total: figures(&json["total"]),
-        tenants: tenants
-            .iter()
-            .map(|tenant| (name(tenant), figures(tenant)))
-            .collect(),
+        tenants: tenants.iter().map(|tenant| (name(tenant), figures(tenant))).collect(),
     }
 }

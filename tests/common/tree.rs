@@ -47,13 +47,8 @@ pub fn describe(top: &Path) -> BTreeMap<PathBuf, Node> {
     paths
         .into_iter()
         .map(|path| {
-            let ino = fs::symlink_metadata(&path)
-                .expect("listed names exist")
-                .ino();
-            let same_as = first_names
-                .entry(ino)
-                .or_insert_with(|| relative(&path))
-                .clone();
+            let ino = fs::symlink_metadata(&path).expect("listed names exist").ino();
+            let same_as = first_names.entry(ino).or_insert_with(|| relative(&path)).clone();
             (relative(&path), node(&path, same_as))
         })
         .collect()
@@ -93,15 +88,13 @@ fn node(path: &Path, same_as: PathBuf) -> Node {
 #[track_caller]
 fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut list = vec![0; 65_536];
-    let len = rustix::fs::llistxattr(path, &mut list[..])
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let len = rustix::fs::llistxattr(path, &mut list[..]).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     list[..len]
         .split(|&byte| byte == 0)
         .filter(|name| !name.is_empty())
         .map(|name| {
             let mut value = vec![0; 65_536];
-            let len = rustix::fs::lgetxattr(path, name, &mut value[..])
-                .expect("listed attributes can be read");
+            let len = rustix::fs::lgetxattr(path, name, &mut value[..]).expect("listed attributes can be read");
             value.truncate(len);
             (name.to_vec(), value)
         })
@@ -172,17 +165,9 @@ pub fn make_sample(top: &Path) {
         fs::create_dir_all(top.join(dir)).expect("a directory");
     }
     for (n, len) in (0_u32..).zip(LENGTHS) {
-        let path = top
-            .join("acme/sales")
-            .join(format!("call {n} <+49:30>.wav"));
+        let path = top.join("acme/sales").join(format!("call {n} <+49:30>.wav"));
         make_file(&path, len);
-        rustix::fs::lsetxattr(
-            &path,
-            "user.call",
-            format!("value {n}").as_bytes(),
-            XattrFlags::empty(),
-        )
-        .expect("an attribute");
+        rustix::fs::lsetxattr(&path, "user.call", format!("value {n}").as_bytes(), XattrFlags::empty()).expect("an attribute");
         if rustix::process::geteuid().is_root() {
             chown(&path, Some(1_000 + n), Some(2_000)).expect("root gives files away");
         }
@@ -201,8 +186,7 @@ pub fn make_sample(top: &Path) {
     symlink("../acme", top.join("globex@example.com/to a directory")).expect("a symlink");
     let fifo = top.join("globex@example.com/fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o640.into()).expect("a fifo");
-    fs::set_permissions(top.join("acme/empty"), fs::Permissions::from_mode(0o1770))
-        .expect("a mode");
+    fs::set_permissions(top.join("acme/empty"), fs::Permissions::from_mode(0o1770)).expect("a mode");
     set_times(top);
 }
 
@@ -220,12 +204,6 @@ fn set_times(top: &Path) {
             last_access: time,
             last_modification: time,
         };
-        utimensat(
-            rustix::fs::CWD,
-            top.join(path),
-            &times,
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .expect("times can be set");
+        utimensat(rustix::fs::CWD, top.join(path), &times, AtFlags::SYMLINK_NOFOLLOW).expect("times can be set");
     }
 }

@@ -51,16 +51,8 @@ pub fn playable_bytes(file: &[u8]) -> u64 {
     assert_eq!(&file[0..4], b"RIFF");
     assert_eq!(&file[8..16], b"WAVEfmt ");
     assert_eq!(&file[36..40], b"data");
-    assert_eq!(
-        u64::from(number(4)) + 8,
-        file.len() as u64,
-        "RIFF length and size"
-    );
+    assert_eq!(u64::from(number(4)) + 8, file.len() as u64, "RIFF length and size");
     let data_len = u64::from(number(40));
-    assert_eq!(
-        data_len + HEADER_BYTES,
-        file.len() as u64,
-        "data length and size"
-    );
+    assert_eq!(data_len + HEADER_BYTES, file.len() as u64, "data length and size");
     data_len
 }

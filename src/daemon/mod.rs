@@ -1,0 +1,112 @@
+//! The daemon: brings the parts together, and takes them apart again in the right order.
+//!
+//! Start: no core files, the store and its lock, the key, the mount point; then `serve` brings the
+//! ledger up to date and mounts last, so that no request waits for a scan. Nothing is mounted when
+//! a step before fails.
+
+pub mod key_file;
+pub mod key_ring;
+pub mod layout;
+pub mod mount;
+pub mod mount_point;
+pub mod mount_table;
+pub mod options;
+pub mod signals;
+
+use std::io;
+use std::path::PathBuf;
+
+use key_file::{Kek, KeyChoice, KeyError};
+use layout::{LayoutError, Store};
+use mount::{MountError, MountPlan};
+use mount_point::MountPointError;
+use options::MountOptions;
+
+/// Everything a mount was asked for, after command line, environment and `-o` were merged.
+pub struct MountRequest {
+    /// The store; made at first use.
+    pub store: PathBuf,
+    /// The mount point, an existing directory.
+    pub mount_point: PathBuf,
+    /// What the `-o` strings said, less what was merged into the fields below.
+    pub options: MountOptions,
+    /// Where the key comes from.
+    pub key: KeyChoice,
+}
+
+/// What `run` has got ready for `serve`.
+pub struct Parts {
+    /// The store, locked until this is dropped.
+    pub store: Store,
+    /// Its key.
+    pub kek: Kek,
+    /// The mount to be made, as late as possible.
+    pub mount_plan: MountPlan,
+}
+
+/// Why a mount ended with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// There is no key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The mount point cannot be used.
+    #[error(transparent)]
+    MountPoint(#[from] MountPointError),
+    /// The mount could not be made or taken away.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Core files could not be switched off.
+    #[error("cannot switch core files off, which could hold the key: {0}")]
+    CoreDumps(io::Error),
+    /// The file system itself is missing from this build.
+    #[error("serving a store is not built yet; use a later version")]
+    NotBuilt,
+}
+
+/// Mounts a store and serves it until it is unmounted or a signal asks to stop.
+///
+/// # Errors
+/// See [`DaemonError`]; nothing stays mounted.
+pub fn run(request: MountRequest) -> Result<(), DaemonError> {
+    crate::sys::limits::disable_core_dumps().map_err(DaemonError::CoreDumps)?;
+    if let Err(e) = crate::sys::limits::raise_open_files() {
+        log::warn!("the number of open files stays as it is: {e}");
+    }
+    serve(prepare(request)?)
+}
+
+/// Everything before recovery: store, lock, mount point and key.
+fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
+    let mut store = Store::open(&request.store)?;
+    let mount_point = mount_point::prepare(
+        &request.mount_point,
+        &store.paths().root,
+        request.options.nonempty,
+    )?;
+    store.note_holder(&mount_point)?;
+    let kek = key_file::obtain(&store, request.key)?;
+    if store.is_new() {
+        store.finish_first_use()?;
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let mount_plan = MountPlan {
+        store: store.paths().root.clone(),
+        mount_point,
+        flags: request.options.flags,
+        allow_other: request.options.allow_other.unwrap_or(is_root),
+    };
+    Ok(Parts {
+        store,
+        kek,
+        mount_plan,
+    })
+}
+
+/// Recovers, mounts, serves, seals.
+fn serve(_parts: Parts) -> Result<(), DaemonError> {
+    Err(DaemonError::NotBuilt)
+}
