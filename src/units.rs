@@ -32,10 +32,7 @@ impl Meters {
 
     /// Bytes alone: the growth of a file.
     pub const fn of_bytes(bytes: u64) -> Self {
-        Self {
-            bytes,
-            ..Self::ZERO
-        }
+        Self { bytes, ..Self::ZERO }
     }
 
     /// One inode that is not a directory, with its plaintext length.
@@ -124,9 +121,7 @@ fn parse(text: &str) -> Result<u64, &'static str> {
     if text.starts_with('-') {
         return Err("it is negative");
     }
-    let digits_end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits_end);
     let unit = u128::from(unit_bytes(suffix.trim_start()).ok_or("unknown unit")?);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -208,11 +203,7 @@ pub fn exact_bytes(bytes: u64) -> String {
 
 impl fmt::Display for Meters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} bytes, {} files, {} directories",
-            self.bytes, self.files, self.dirs
-        )
+        write!(f, "{} bytes, {} files, {} directories", self.bytes, self.files, self.dirs)
     }
 }
 
@@ -264,10 +255,7 @@ mod tests {
             "5 G iB",
         ] {
             let message = parse_bytes(text).unwrap_err().to_string();
-            assert!(
-                message.contains("10GiB") && message.contains(text),
-                "{message}"
-            );
+            assert!(message.contains("10GiB") && message.contains(text), "{message}");
         }
     }
 

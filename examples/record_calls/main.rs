@@ -14,7 +14,7 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Barrier, OnceLock};
 use std::time::Duration;
 
 use clap::Parser;
@@ -109,18 +109,25 @@ fn run(args: &Args) -> std::io::Result<Report> {
     Ok(report)
 }
 
+/// A call as the reader sees it: known once it has begun, with its progress.
+#[derive(Default)]
+pub struct Live {
+    call: OnceLock<Call>,
+    progress: Progress,
+}
+
 /// One thread per call, and one that reads the files while they grow.
 fn record_round(args: &Args, round: u64, report: &mut Report) -> Vec<(ledger::Entry, Outcome)> {
-    let barrier = Barrier::new(usize::try_from(args.calls).unwrap_or(usize::MAX));
+    let live: Vec<_> = (0..args.calls).map(|_| Live::default()).collect();
+    let barrier = Barrier::new(live.len());
     let stop = AtomicBool::new(false);
-    let progress: Vec<_> = (0..args.calls).map(|_| Arc::new(Progress::default())).collect();
     std::thread::scope(|scope| {
-        let (barrier, stop, progress) = (&barrier, &stop, &progress);
-        let reader = scope.spawn(move || verify::sample_while_written(args.calls, progress, stop, |n| call(args, round, n)));
-        let callers: Vec<_> = (0..args.calls)
-            .map(|number| {
-                let progress = &progress[usize::try_from(number).expect("counted from a vector")];
-                let work = move || one_call(args, round, number, progress, barrier);
+        let (barrier, stop, live) = (&barrier, &stop, &live);
+        let reader = scope.spawn(move || verify::sample_while_written(live, stop));
+        let callers: Vec<_> = (0..)
+            .zip(live)
+            .map(|(number, live)| {
+                let work = move || one_call(args, round, number, live, barrier);
                 std::thread::Builder::new()
                     .stack_size(256 * 1024)
                     .spawn_scoped(scope, work)
@@ -137,7 +144,7 @@ fn record_round(args: &Args, round: u64, report: &mut Report) -> Vec<(ledger::En
     })
 }
 
-fn one_call(args: &Args, round: u64, number: u64, progress: &Progress, barrier: &Barrier) -> (ledger::Entry, Outcome) {
+fn one_call(args: &Args, round: u64, number: u64, live: &Live, barrier: &Barrier) -> (ledger::Entry, Outcome) {
     if args.burst {
         barrier.wait();
     } else if args.real_time {
@@ -145,9 +152,10 @@ fn one_call(args: &Args, round: u64, number: u64, progress: &Progress, barrier: 
         let frame_us = args.frame as u64 * 1_000_000 / audio::BYTES_PER_SECOND;
         std::thread::sleep(Duration::from_micros(frame_us * number / args.calls));
     }
-    let call = call(args, round, number);
-    let outcome = recording::record(&call, progress);
-    (ledger::Entry::new(&call, &outcome), outcome)
+    // Asked here, not before: a call that starts after midnight belongs to the new day.
+    let call = live.call.get_or_init(|| call(args, round, number));
+    let outcome = recording::record(call, &live.progress);
+    (ledger::Entry::new(call, &outcome), outcome)
 }
 
 /// The call's place and audio follow from its round and number.

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::Live;
 use super::audio;
 use super::ledger::Entry;
-use super::recording::{Call, Progress, is_gone};
+use super::recording::{Call, is_gone};
 
 const SAMPLE_BYTES: u64 = 4_096;
 
@@ -81,32 +81,31 @@ pub fn whole(entry: &Entry) -> Verdict {
 }
 
 /// Reads at random places of random calls, at most to the length acknowledged before the read, until told to stop.
-pub fn sample_while_written(calls: u64, progress: &[Arc<Progress>], stop: &AtomicBool, call: impl Fn(u64) -> Call) -> Sampled {
+pub fn sample_while_written(calls: &[Live], stop: &AtomicBool) -> Sampled {
     let mut sampled = Sampled::default();
     let mut step = 0;
     while !stop.load(Ordering::Acquire) {
         step += 1;
-        let number = audio::mix(step, 1) % calls.max(1);
-        let Some(progress) = progress.get(usize::try_from(number).unwrap_or(usize::MAX)) else {
+        // A listener, not a load test: the recorders keep the processor.
+        std::thread::sleep(Duration::from_millis(1));
+        let number = audio::mix(step, 1) % calls.len().max(1) as u64;
+        let Some(Live { call, progress }) = calls.get(number as usize) else {
             continue;
         };
         let known = progress.acknowledged_len.load(Ordering::Acquire);
-        if known <= audio::HEADER_BYTES {
-            std::thread::yield_now();
+        let Some(call) = call.get().filter(|_| known > audio::HEADER_BYTES) else {
             continue;
-        }
+        };
         let offset = audio::mix(step, 2) % known;
         let count = SAMPLE_BYTES.min(known - offset);
         sampled.reads += 1;
-        match sample(&call(number), known, offset, count) {
+        match sample(call, known, offset, count) {
             Ok(Verdict::Good) => {}
             Ok(Verdict::Short { .. }) => sampled.short += 1,
             Ok(_) => sampled.wrong += 1,
             Err(error) if is_gone(&error) => break,
             Err(_) => sampled.failed += 1,
         }
-        // A listener, not a load test: the recorders keep the processor.
-        std::thread::sleep(Duration::from_millis(1));
     }
     sampled
 }

@@ -28,14 +28,7 @@ const VERSION_PREFIX: &str = "tallyfs store ";
 const NOTE_BYTES_MAX: u64 = 8192;
 
 /// What an interrupted first use may have left, beside an empty `data`.
-const UNFINISHED_NAMES: [&str; 6] = [
-    "lock",
-    "keyring",
-    "keyring.new",
-    "version.new",
-    "data",
-    "lost+found",
-];
+const UNFINISHED_NAMES: [&str; 6] = ["lock", "keyring", "keyring.new", "version.new", "data", "lost+found"];
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -99,11 +92,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Layout
     let path = path.to_owned();
     move |source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LayoutError::DiskFull(path),
-        _ => LayoutError::Io {
-            path,
-            action,
-            source,
-        },
+        _ => LayoutError::Io { path, action, source },
     }
 }
 
@@ -262,11 +251,7 @@ impl Store {
                 _ => {}
             }
         }
-        Ok(Self {
-            paths,
-            lock,
-            is_new,
-        })
+        Ok(Self { paths, lock, is_new })
     }
 
     /// Where things lie.
@@ -300,11 +285,7 @@ impl Store {
     /// # Errors
     /// Any other refusal.
     pub fn note_holder(&mut self, mount_point: &Path) -> Result<(), LayoutError> {
-        let note = format!(
-            "pid {}\nmount_point {}\n",
-            std::process::id(),
-            mount_point.display()
-        );
+        let note = format!("pid {}\nmount_point {}\n", std::process::id(), mount_point.display());
         let result = self
             .lock
             .rewind()

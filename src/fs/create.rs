@@ -31,14 +31,24 @@ impl FileSystem {
         let made = self.new_file(&parent, &name, mode, caller);
         match made {
             Ok((node, entry, file)) => {
-                let opened = self.open_new(&node, file, how).inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
+                let opened = self
+                    .open_new(&node, file, how)
+                    .inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
                 Ok((entry, opened))
             }
             Err(Errno::EEXIST) if !how.exclusive => {
                 let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
                 let (node, entry) = self.meet(&parent, &name, &stat)?;
-                let opened = self.open_node(&node, how, caller).inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
-                Ok((Entry { attr: self.attr_of(&node)?, ..entry }, opened))
+                let opened = self
+                    .open_node(&node, how, caller)
+                    .inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
+                Ok((
+                    Entry {
+                        attr: self.attr_of(&node)?,
+                        ..entry
+                    },
+                    opened,
+                ))
             }
             Err(e) => Err(e),
         }
@@ -90,7 +100,9 @@ impl FileSystem {
         let operation = self.dirty.enter();
         self.mark(&operation, &account);
         let reservation = self.reserve_name(&parent, &name, &account, Meters::ONE_DIR)?;
-        parent.with_path(&self.tree, |dir| Ok(rustix::fs::mkdirat(dir, &name, Mode::from_raw_mode(mode & 0o777))?))?;
+        parent.with_path(&self.tree, |dir| {
+            Ok(rustix::fs::mkdirat(dir, &name, Mode::from_raw_mode(mode & 0o777))?)
+        })?;
         let (node, entry) = self.finish_named(&parent, &name, mode, caller, |node| {
             let account = self.insert_account(&account, node.ino, node.generation, name.to_bytes());
             self.mark(&operation, &account);
@@ -107,7 +119,13 @@ impl FileSystem {
     pub fn mknod(&self, parent: u64, name: &OsStr, mode: u32, device: u64, caller: Caller) -> FsResult<Entry> {
         let kind = FileType::from_raw_mode(mode);
         self.new_name(parent, name, mode, caller, |dir, name| {
-            Ok(rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(mode & 0o777), device)?)
+            Ok(rustix::fs::mknodat(
+                dir,
+                name,
+                kind,
+                Mode::from_raw_mode(mode & 0o777),
+                device,
+            )?)
         })
     }
 
@@ -116,7 +134,9 @@ impl FileSystem {
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
     pub fn symlink(&self, parent: u64, name: &OsStr, target: &Path, caller: Caller) -> FsResult<Entry> {
-        self.new_name(parent, name, 0o777, caller, |dir, name| Ok(rustix::fs::symlinkat(target, dir, name)?))
+        self.new_name(parent, name, 0o777, caller, |dir, name| {
+            Ok(rustix::fs::symlinkat(target, dir, name)?)
+        })
     }
 
     fn new_name(
@@ -153,7 +173,10 @@ impl FileSystem {
             let stat = self.tree.stat_at(dir, name)?;
             Ok((stat, self.tree.generation_at(dir, name)?))
         })?;
-        before_meeting(&Made { ino: crate::id::Ino(stat.stx_ino), generation });
+        before_meeting(&Made {
+            ino: crate::id::Ino(stat.stx_ino),
+            generation,
+        });
         let given = caller != self.daemon || mode & SPECIAL_BITS != 0;
         if !given {
             return self.meet(parent, name, &stat);
@@ -163,7 +186,8 @@ impl FileSystem {
             let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
             let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
             let mode = if is_link { 0 } else { mode };
-            self.finish_inode(parent, fd.as_fd(), mode, caller).map_err(|e| io::Error::from_raw_os_error(e.0))?;
+            self.finish_inode(parent, fd.as_fd(), mode, caller)
+                .map_err(|e| io::Error::from_raw_os_error(e.0))?;
             stat_fd(fd)
         })?;
         self.meet(parent, name, &stat)
@@ -196,7 +220,13 @@ impl FileSystem {
         parent.with_path(&self.tree, |dir| {
             node.with_path(&self.tree, |fd| {
                 let path = crate::store::tree::proc_path(fd);
-                Ok(rustix::fs::linkat(rustix::fs::CWD, path.as_c_str(), dir, &name, AtFlags::SYMLINK_FOLLOW)?)
+                Ok(rustix::fs::linkat(
+                    rustix::fs::CWD,
+                    path.as_c_str(),
+                    dir,
+                    &name,
+                    AtFlags::SYMLINK_FOLLOW,
+                )?)
             })
             .map_err(|e| io::Error::from_raw_os_error(e.0))
         })?;

@@ -38,7 +38,8 @@ pub struct Vanished {
 impl FileSystem {
     /// Whether names in this directory can be date directories that the daemon makes.
     pub(super) fn is_date_slot(&self, parent: &Node) -> bool {
-        self.with_components(parent, |components| self.config.is_date_slot(components)).unwrap_or(false)
+        self.with_components(parent, |components| self.config.is_date_slot(components))
+            .unwrap_or(false)
     }
 
     fn with_components<T>(&self, node: &Node, work: impl FnOnce(&[&[u8]]) -> T) -> FsResult<T> {
@@ -58,7 +59,10 @@ impl FileSystem {
         }
         let today = self.today();
         let wanted = self.with_components(parent, |components| {
-            self.config.date_names(components, today, today.next()).iter().any(|wanted| wanted.as_slice() == name.to_bytes())
+            self.config
+                .date_names(components, today, today.next())
+                .iter()
+                .any(|wanted| wanted.as_slice() == name.to_bytes())
         })?;
         let account = self.account_of(parent)?;
         if !wanted || self.is_young(&account)? {
@@ -120,7 +124,12 @@ impl FileSystem {
             return Vec::new();
         }
         let today = self.today();
-        let mut past: Vec<_> = self.ledger.accounts().into_iter().filter(|account| self.is_past(account, today)).collect();
+        let mut past: Vec<_> = self
+            .ledger
+            .accounts()
+            .into_iter()
+            .filter(|account| self.is_past(account, today))
+            .collect();
         past.sort_by_key(|account| std::cmp::Reverse(account.components().len()));
         past.iter().filter_map(|account| self.remove_past(account)).collect()
     }
@@ -143,7 +152,14 @@ impl FileSystem {
         self.mark(&operation, account);
         rustix::fs::unlinkat(&dir, &name, AtFlags::REMOVEDIR).ok()?;
         self.directory_gone(&parent, account.ino().0);
-        let parent = if parent.is_root() { crate::fs::ROOT_NODE } else { parent.ino().0 };
-        Some(Vanished { parent, name: OsString::from_vec(name.into_bytes()) })
+        let parent = if parent.is_root() {
+            crate::fs::ROOT_NODE
+        } else {
+            parent.ino().0
+        };
+        Some(Vanished {
+            parent,
+            name: OsString::from_vec(name.into_bytes()),
+        })
     }
 }

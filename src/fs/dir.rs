@@ -58,7 +58,12 @@ impl FileSystem {
         }
         let directory = node.open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let pin = self.nodes.pin(&node);
-        Ok(self.handles.insert(Handle::directory(pin, Stream { directory: Mutex::new(directory) })))
+        Ok(self.handles.insert(Handle::directory(
+            pin,
+            Stream {
+                directory: Mutex::new(directory),
+            },
+        )))
     }
 
     /// Hands names from `position` on to `take` until it says that it is full (true). With entries,

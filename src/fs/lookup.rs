@@ -62,7 +62,10 @@ impl FileSystem {
         node.mode.store(u32::from(stat.stx_mode), Ordering::Release);
         if is_directory {
             if self.ledger.account(node.ino).is_none() {
-                log::warn!("directory inode {} appeared in the store behind the daemon's back; it is counted from now on", node.ino);
+                log::warn!(
+                    "directory inode {} appeared in the store behind the daemon's back; it is counted from now on",
+                    node.ino
+                );
                 self.insert_account(&account, node.ino, node.generation, name.to_bytes());
             }
         } else if stat.stx_nlink > 1
@@ -86,13 +89,21 @@ impl FileSystem {
         let components = account.components();
         let components: Vec<&[u8]> = components.iter().map(Vec::as_slice).collect();
         let placement = self.config.placement(&components);
-        self.ledger.set_level(account, placement.level.as_deref(), placement.is_tenant);
+        self.ledger
+            .set_level(account, placement.level.as_deref(), placement.is_tenant);
         self.ledger.set_limits(account, placement.limits);
     }
 
     fn entry(&self, node: &Arc<Node>, stat: &Statx) -> FsResult<Entry> {
-        let length = if node.is_file() { Some(self.length_of(node, stat)?) } else { None };
-        Ok(Entry { attr: Attr::of(stat, length), generation: node.generation })
+        let length = if node.is_file() {
+            Some(self.length_of(node, stat)?)
+        } else {
+            None
+        };
+        Ok(Entry {
+            attr: Attr::of(stat, length),
+            generation: node.generation,
+        })
     }
 
     /// The plaintext length: from memory while the file is in use, else from its size on disk.

@@ -66,13 +66,27 @@ mod tests {
     #[test]
     fn a_burst_is_one_line_and_the_next_one_tells_how_many_there_were() {
         let refusals = Refusals::default();
-        let refusal =
-            Refusal { account: Ino(7), path: "acme".into(), meter: Meter::Bytes, used: 10, limit: 10, wanted: 1, is_mount: false };
+        let refusal = Refusal {
+            account: Ino(7),
+            path: "acme".into(),
+            meter: Meter::Bytes,
+            used: 10,
+            limit: 10,
+            wanted: 1,
+            is_mount: false,
+        };
         assert_eq!(refusals.is_news(&refusal, Duration::from_secs(100)), Some(0));
         assert_eq!(refusals.is_news(&refusal, Duration::from_secs(101)), None);
         assert_eq!(refusals.is_news(&refusal, Duration::from_secs(102)), None);
         assert_eq!(refusals.is_news(&refusal, Duration::from_secs(131)), Some(2));
-        let other = Refusal { meter: Meter::Files, ..refusal };
-        assert_eq!(refusals.is_news(&other, Duration::from_secs(131)), Some(0), "another meter is another burst");
+        let other = Refusal {
+            meter: Meter::Files,
+            ..refusal
+        };
+        assert_eq!(
+            refusals.is_news(&other, Duration::from_secs(131)),
+            Some(0),
+            "another meter is another burst"
+        );
     }
 }

@@ -73,7 +73,10 @@ impl FileSystem {
         if let Some(sealed) = &state.sealed {
             return sealed.plain_length();
         }
-        match node.with_path(&self.tree, |fd| crate::store::tree::stat_fd(fd)).map_or(classify(stat.stx_size), |now| classify(now.stx_size)) {
+        match node
+            .with_path(&self.tree, |fd| crate::store::tree::stat_fd(fd))
+            .map_or(classify(stat.stx_size), |now| classify(now.stx_size))
+        {
             SizeOnDisk::Clean(length) => length,
             SizeOnDisk::Unclean | SizeOnDisk::Damaged => 0,
         }

@@ -35,8 +35,7 @@ impl Reservation {
     /// a bug; it is charged all the same, for it exists.
     pub fn claim(mut self, actual: Meters) {
         if actual.min(self.amount) != actual {
-            self.ledger
-                .report_miscount(&self.account, "claiming more than was reserved");
+            self.ledger.report_miscount(&self.account, "claiming more than was reserved");
         }
         self.settle(actual);
     }
@@ -48,8 +47,7 @@ impl Reservation {
         }
         let gate = self.ledger.lock();
         let exact = gate.settle(&self.account, promised, actual);
-        self.ledger
-            .finish(gate, exact, &self.account, "settling a reservation");
+        self.ledger.finish(gate, exact, &self.account, "settling a reservation");
     }
 }
 
@@ -65,11 +63,7 @@ impl Ledger {
     /// # Errors
     /// The account that refuses, innermost first. Only when the amount did not fit at some instant of the call even if
     /// every unfinished operation had given back what it held.
-    pub fn reserve(
-        self: &Arc<Self>,
-        account: &Arc<Account>,
-        wanted: Meters,
-    ) -> Result<Reservation, Refusal> {
+    pub fn reserve(self: &Arc<Self>, account: &Arc<Account>, wanted: Meters) -> Result<Reservation, Refusal> {
         let mut gate = self.lock();
         let held = self.when_it_fits(&mut gate, |gate| hold_if_free(gate, account, wanted));
         drop(gate);
@@ -84,11 +78,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Nothing of it fits: the innermost account that refuses; the smallest file size of the chain is asked first.
-    pub fn reserve_write(
-        self: &Arc<Self>,
-        account: &Arc<Account>,
-        ask: WriteAsk,
-    ) -> Result<(u64, Reservation), Refusal> {
+    pub fn reserve_write(self: &Arc<Self>, account: &Arc<Account>, ask: WriteAsk) -> Result<(u64, Reservation), Refusal> {
         if ask.growth() == 0 {
             return Ok((ask.size, self.reservation(account, Meters::ZERO)));
         }
@@ -101,10 +91,7 @@ impl Ledger {
         });
         drop(gate);
         match cut {
-            Ok(cut) => Ok((
-                cut.size,
-                self.reservation(account, Meters::of_bytes(cut.growth())),
-            )),
+            Ok(cut) => Ok((cut.size, self.reservation(account, Meters::of_bytes(cut.growth())))),
             Err(obstacle) => Err(self.refusal(obstacle)),
         }
     }
@@ -125,9 +112,9 @@ impl Ledger {
         }
         let mut gate = self.lock();
         let held = self.when_it_fits(&mut gate, |gate| match smallest_file_size(gate, account) {
-            Some((payer, limit)) if new_length > limit => Err(Hindrance::Full(file_size_obstacle(
-                payer, limit, old_length, new_length,
-            ))),
+            Some((payer, limit)) if new_length > limit => {
+                Err(Hindrance::Full(file_size_obstacle(payer, limit, old_length, new_length)))
+            }
             _ => hold_if_free(gate, account, growth),
         });
         drop(gate);

@@ -43,9 +43,7 @@ impl WriteAsk {
         // No overflow: the growth is larger than the room.
         let frame_end = (self.old_length + room) / FRAME_BYTES * FRAME_BYTES;
         let end = frame_end.max(self.old_length);
-        let size = end
-            .checked_sub(self.plain_offset)
-            .filter(|size| *size > 0)?;
+        let size = end.checked_sub(self.plain_offset).filter(|size| *size > 0)?;
         Some(Self { size, ..self })
     }
 }

@@ -258,7 +258,10 @@ impl Mount {
         if self.setup.config.is_some() {
             command.arg("--config").arg(self.config_path());
         }
-        command.current_dir(&self.root).env("HOME", &self.root);
+        command
+            .current_dir(&self.root)
+            .env("HOME", &self.root)
+            .env_remove("ENCRYPTION_KEY");
         command
     }
 
