@@ -99,6 +99,11 @@ impl Report {
         ));
     }
 
+    /// Whether the mount went away while calls were recorded.
+    pub fn was_interrupted(&self) -> bool {
+        self.interrupted > 0
+    }
+
     /// Whether the file system failed in something that it had promised.
     pub fn lost_anything(&self) -> bool {
         self.failures().iter().any(|(_, count)| *count > 0)

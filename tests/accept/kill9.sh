@@ -20,8 +20,9 @@ for round in $(seq "$ROUNDS"); do
     "$RECORD_CALLS" "$MNT" --tenant frames --calls 8 --seconds 20 --frame 320 --rounds 1000 --first-round "$((round * 1000))" --ledger "$ledger.f" --json >"$WORK/f.json" 2>&1 & f=$!
     python3 "$ROOT/tests/accept/random_ops.py" run "$MNT/ops" "$WORK/model" "$round" & r=$!
     sleep "$((RANDOM % 3)).$((RANDOM % 10))$((RANDOM % 10))"
-    kill_store
+    kill_daemon
     wait "$b" "$f" "$r"
+    detach
     begun=$(now_ms)
     mount_store
     took=$(($(now_ms) - begun))

@@ -56,13 +56,15 @@ stop_store() {
     fi
 }
 
-# Kills the daemon without a chance to save anything.
-kill_store() {
+# Kills the daemon without a chance to save anything. The dead mount stays, so that clients notice and write nowhere else.
+kill_daemon() {
     kill -KILL "$DAEMON"
     wait "$DAEMON" 2>/dev/null
     DAEMON=
-    umount -l "$MNT" 2>/dev/null || fusermount3 -uz "$MNT"
 }
+
+# Removes a dead mount, once its clients are gone.
+detach() { umount -l "$MNT" 2>/dev/null || fusermount3 -uz "$MNT"; }
 
 cleanup() {
     trap - EXIT INT TERM
@@ -72,7 +74,7 @@ cleanup() {
         await 20 gone || kill -KILL "$DAEMON" 2>/dev/null
     fi
     if mounted; then
-        umount -l "$MNT" 2>/dev/null || fusermount3 -uz "$MNT"
+        detach
     fi
     wait 2>/dev/null
     if [ -n "${KEEP:-}" ]; then echo "kept $WORK"; else rm -rf "$WORK"; fi

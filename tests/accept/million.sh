@@ -53,7 +53,8 @@ await 60 forgotten
 check "memory when the kernel has forgotten the files" "$(memory_mb) MB" forgotten
 # A thousand files that change, then a kill.
 for n in $(seq 1000); do echo audio >"$MNT/tenant$((n % 50))/new-$n"; done
-kill_store
+kill_daemon
+detach
 start_ms
 check "start after a kill with 1,000 dirty files" "$START_MS ms" below "$START_MS" 1000
 check "usage after the kill" "$(usage_of "$MNT")" scanned_equals "$(usage_of "$MNT")"
