@@ -29,7 +29,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "quota",
         &["clock", "error", "id", "period", "sync", "units"],
     ),
-    ("config", &["error", "id", "period", "units"]),
+    // The checked form holds limits as the ledger takes them.
+    ("config", &["error", "id", "period", "quota", "units"]),
     ("store", &["clock", "error", "id", "sealed", "sys", "units"]),
     (
         "db",

@@ -16,6 +16,8 @@ pub mod signals;
 use std::io;
 use std::path::PathBuf;
 
+use crate::config::Config;
+
 use key_file::{Kek, KeyChoice, KeyError};
 use layout::{LayoutError, Store};
 use mount::{MountError, MountPlan};
@@ -28,8 +30,11 @@ pub struct MountRequest {
     pub store: PathBuf,
     /// The mount point, an existing directory.
     pub mount_point: PathBuf,
-    /// What the `-o` strings said, less what was merged into the fields below.
+    /// What the `-o` strings said; their `config`, `limit` and `key_file` are merged into the
+    /// fields below already.
     pub options: MountOptions,
+    /// The configuration, with limit and layouts of command line and environment applied.
+    pub config: Config,
     /// Where the key comes from.
     pub key: KeyChoice,
 }
@@ -40,6 +45,8 @@ pub struct Parts {
     pub store: Store,
     /// Its key.
     pub kek: Kek,
+    /// The configuration.
+    pub config: Config,
     /// The mount to be made, as late as possible.
     pub mount_plan: MountPlan,
 }
@@ -102,6 +109,7 @@ fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
     Ok(Parts {
         store,
         kek,
+        config: request.config,
         mount_plan,
     })
 }

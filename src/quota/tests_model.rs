@@ -1,0 +1,1 @@
+//! The ledger against a plain recomputation, over random operations.
