@@ -4,6 +4,7 @@
 //! Before they are read, the root of the mount is synced: that makes the daemon write back what it
 //! still has, so the figures are of this moment.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -69,31 +70,20 @@ struct Directory {
     ino: Ino,
 }
 
-/// What the database says, and the only place that asks it.
-mod stored {
-    use super::{Code, Failure, Ino, Meters, StorePaths, Tenant};
+/// What the database says, at one instant.
+struct Stored {
+    total: Meters,
+    /// Totals of every directory with all below it.
+    by_ino: HashMap<Ino, Meters>,
+    tenants: Vec<Tenant>,
+    /// The last daemon wrote everything back.
+    is_clean: bool,
+}
 
-    /// Figures of one instant.
-    pub struct Stored {
-        pub total: Meters,
-        /// The last daemon wrote everything back.
-        pub is_clean: bool,
-    }
-
-    pub fn read(paths: &StorePaths) -> Result<Stored, Failure> {
-        let text = format!("{}: not built yet", paths.database().display());
-        Err(Failure::new(Code::Failed, text))
-    }
-
-    impl Stored {
-        pub fn of(&self, _ino: Ino) -> Option<Meters> {
-            None
-        }
-
-        pub fn tenants(&self) -> Vec<Tenant> {
-            Vec::new()
-        }
-    }
+/// Reads the database: the only place that does.
+fn stored(paths: &StorePaths) -> Result<Stored, Failure> {
+    let text = format!("{}: not built yet", paths.database().display());
+    Err(Failure::new(Code::Failed, text))
 }
 
 /// The figures for `path`: a store, a mount point or a directory in a mount.
@@ -104,10 +94,10 @@ pub fn read(path: &Path) -> Result<Usage, Failure> {
     let subject = find(path)?;
     let is_synced = subject.mount_point.as_deref().is_some_and(sync);
     let now_s = SystemClock::new().now().as_secs();
-    let stored = stored::read(&subject.paths)?;
+    let stored = stored(&subject.paths)?;
     let total = match &subject.directory {
         None => stored.total,
-        Some(directory) => stored.of(directory.ino).ok_or_else(|| {
+        Some(directory) => stored.by_ino.get(&directory.ino).copied().ok_or_else(|| {
             let text = format!(
                 "{}: not in the database yet; ask again in a second",
                 path.display()
@@ -116,7 +106,7 @@ pub fn read(path: &Path) -> Result<Usage, Failure> {
         })?,
     };
     let tenants = match subject.directory {
-        None => stored.tenants(),
+        None => stored.tenants,
         Some(_) => Vec::new(),
     };
     Ok(Usage {
