@@ -262,7 +262,7 @@ fn a_request_waits_for_what_may_be_given_back() {
             .reserve_write(&account, ask(0, 40, 0))
             .map(|(size, _)| size)
     });
-    while ledger.waiting_count() == 0 {
+    while ledger.waiting_count() == 0 && !other.is_finished() {
         thread::yield_now();
     }
     drop(held);
@@ -276,7 +276,7 @@ fn a_request_that_waited_is_refused_once_the_room_is_used() {
     let held = ledger.reserve(&chain[1], Meters::of_bytes(100)).unwrap();
     let (waiting, account) = (Arc::clone(&ledger), Arc::clone(&chain[1]));
     let other = thread::spawn(move || waiting.reserve(&account, Meters::of_bytes(1)).is_err());
-    while ledger.waiting_count() == 0 {
+    while ledger.waiting_count() == 0 && !other.is_finished() {
         thread::yield_now();
     }
     held.claim(Meters::of_bytes(100));
@@ -298,7 +298,7 @@ fn a_raised_limit_lets_waiting_requests_in() {
     let _held = ledger.reserve(&chain[1], Meters::of_bytes(10)).unwrap();
     let (waiting, account) = (Arc::clone(&ledger), Arc::clone(&chain[1]));
     let other = thread::spawn(move || waiting.reserve(&account, Meters::of_bytes(5)).is_ok());
-    while ledger.waiting_count() == 0 {
+    while ledger.waiting_count() == 0 && !other.is_finished() {
         thread::yield_now();
     }
     ledger.set_limits(&chain[1], bytes(15));
