@@ -248,6 +248,10 @@ impl<B: Backing> SealedFile<B> {
     fn vouch_barrier(&mut self) -> Result<(), StoreError> {
         let backing = self.backing.clone();
         let content = self.content_mut()?;
+        if content.syncing_through > content.durable_through {
+            self.sync_now()?;
+        }
+        let content = self.content_mut()?;
         let durable = content.durable_through.min(content.end().tail_block - 1);
         if content.durable_head_vouches >= durable {
             return Ok(());
