@@ -262,7 +262,7 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
             }
         }
         // No copy of a last block that must be there: reading it says so.
-        None if end.tail_bytes > 0 && !content.holes_allowed => {
+        None if end.tail_bytes > 0 && (!content.holes_allowed || pages.is_torn(end.tail_block)?) => {
             content.tail_loaded = false;
             content.tail_durable_in_body = true;
         }
@@ -345,6 +345,8 @@ impl<B: Backing> Pages<'_, B> {
                     let used = used.max(least);
                     return Ok((plain_offset_of(block) + used as u64, Some((copy, payload))));
                 }
+                // Damage in what is vouched for is told by reads; an unvouched page was never synced.
+                None if block > vouched && self.is_torn(block)? => return Ok((plain_offset_of(block), None)),
                 None => return Ok((plain_offset_of(block) + least as u64, None)),
             }
         }
@@ -368,7 +370,7 @@ impl<B: Backing> Pages<'_, B> {
             if block >= to {
                 break;
             }
-            if self.is_torn(block)? {
+            if self.tails.iter().all(|tail| tail.header.block != block) && self.is_torn(block)? {
                 return Ok(Some(block));
             }
             block += 1;
@@ -377,9 +379,6 @@ impl<B: Backing> Pages<'_, B> {
     }
 
     fn is_torn(&self, block: u64) -> Result<bool, StoreError> {
-        if self.tails.iter().any(|tail| tail.header.block == block) {
-            return Ok(false);
-        }
         let mut page = [0; PAGE_BYTES];
         read_full(self.backing, &mut page, body_offset(block))?;
         Ok(page.iter().any(|&byte| byte != 0) && open_body(&self.key, block, &mut page).is_err())
