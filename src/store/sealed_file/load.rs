@@ -132,6 +132,7 @@ impl<B: Backing> SealedFile<B> {
             generation: Generation(content.generation.0 + 1),
         };
         content.write_head(&*backing, State::Open)?;
+        self.rewrite_tail_if_needed()?;
         self.sync_now()?;
         self.cut_pages_from(fence)?;
         self.content_mut()?.recovered = None;
@@ -266,7 +267,8 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
             content.tail_loaded = false;
             content.tail_durable_in_body = true;
         }
-        None => {}
+        // A hole so far; the fence puts its zeros on disk before anything relies on them.
+        None => content.tail_written = end.tail_bytes == 0,
     }
     content.recovered = Some(Box::new(Recovered {
         open_count_seen,
