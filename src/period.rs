@@ -122,6 +122,12 @@ pub fn is_month_name(text: &[u8]) -> bool {
     MONTH_NAMES.iter().any(|name| name.as_bytes() == text)
 }
 
+/// 1 for `Jan` to 12 for `Dec`.
+pub fn month_of_name(text: &[u8]) -> Option<u8> {
+    let index = MONTH_NAMES.iter().position(|name| name.as_bytes() == text)?;
+    u8::try_from(index + 1).ok()
+}
+
 impl fmt::Display for CivilDate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.day_key())

@@ -4,6 +4,7 @@
 //! `rule`; a limit of 0 or `"none"` in a file is unlimited.
 
 mod form;
+mod past;
 mod rule;
 
 pub use rule::{DatePart, Rule, Segment};

@@ -194,7 +194,7 @@ impl DatePart {
     }
 
     /// What follows this part at the beginning of `text`.
-    fn strip<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+    pub(super) fn strip<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
         let (width, valid): (usize, fn(&[u8]) -> bool) = match self {
             Self::Year => (4, |digits| number(digits).is_some()),
             Self::Month => (2, |digits| {

@@ -7,11 +7,15 @@
 pub mod key_file;
 pub mod key_ring;
 pub mod layout;
+mod ledger_load;
 pub mod mount;
 pub mod mount_point;
 pub mod mount_table;
 pub mod options;
+mod serve;
 pub mod signals;
+mod start_up;
+mod write_back;
 
 use std::io;
 use std::path::PathBuf;
@@ -69,9 +73,21 @@ pub enum DaemonError {
     /// Core files could not be switched off.
     #[error("cannot switch core files off, which could hold the key: {0}")]
     CoreDumps(io::Error),
-    /// The file system itself is missing from this build.
-    #[error("serving a store is not built yet; use a later version")]
-    NotBuilt,
+    /// The data directory cannot be used.
+    #[error("the data directory of the store: {0}")]
+    Data(io::Error),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(crate::db::Error),
+    /// The database writer ended before its time.
+    #[error("the database writer: {0}; the next start counts what it did not save")]
+    Writer(String),
+    /// No thread could be started.
+    #[error("cannot start a thread: {0}; raise the limit of processes (TasksMax, ulimit -u)")]
+    Thread(io::Error),
+    /// The connection to the kernel.
+    #[error("the connection to the kernel's FUSE: {0}")]
+    Session(io::Error),
 }
 
 /// Mounts a store and serves it until it is unmounted or a signal asks to stop.
@@ -83,7 +99,7 @@ pub fn run(request: MountRequest) -> Result<(), DaemonError> {
     if let Err(e) = crate::sys::limits::raise_open_files() {
         log::warn!("the number of open files stays as it is: {e}");
     }
-    serve(prepare(request)?)
+    serve::serve(prepare(request)?)
 }
 
 /// Everything before recovery: store, lock, mount point and key.
@@ -112,9 +128,4 @@ fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
         config: request.config,
         mount_plan,
     })
-}
-
-/// Recovers, mounts, serves, seals.
-fn serve(_parts: Parts) -> Result<(), DaemonError> {
-    Err(DaemonError::NotBuilt)
 }
