@@ -43,12 +43,7 @@ fn a_missing_mount_point_is_named_with_mkdir() {
 #[test]
 fn a_store_inside_its_mount_point_is_refused() {
     let dir = place();
-    expect(
-        dir.path(),
-        &["mount", "mnt/store", "mnt"],
-        7,
-        "in one another",
-    );
+    expect(dir.path(), &["mount", "mnt/store", "mnt"], 7, "in one another");
 }
 
 #[test]
@@ -78,12 +73,7 @@ fn options_and_configuration_end_with_their_own_code() {
     let dir = place();
     let mount = |more: &[&'static str]| [&["mount", "store", "mnt"], more].concat();
     expect(dir.path(), &mount(&["-o", "allow_otter"]), 3, "known are");
-    expect(
-        dir.path(),
-        &mount(&["--config", "none"]),
-        3,
-        "none: cannot read",
-    );
+    expect(dir.path(), &mount(&["--config", "none"]), 3, "none: cannot read");
     fs::write(dir.path().join("bad.toml"), "\nmaxbytes = 1\n").unwrap();
     expect(dir.path(), &["check-config", "bad.toml"], 3, "");
     let (_, text) = refused(dir.path(), &["check-config", "bad.toml"]);

@@ -1,13 +1,11 @@
 //! The command line: arguments in, text and an exit code out.
 //!
 //! Only this module prints, and only it reads the environment.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "arguments and environment are read here"
-)]
+#![expect(clippy::disallowed_methods, reason = "arguments and environment are read here")]
 
 mod args;
 mod exit;
+mod figures;
 mod request;
 mod status;
 mod usage;
@@ -27,11 +25,7 @@ pub fn main() -> ExitCode {
         Err(e) => {
             // Help that nobody reads any more is no failure.
             let _ = e.print();
-            let code = if e.use_stderr() {
-                Code::Usage
-            } else {
-                Code::Done
-            };
+            let code = if e.use_stderr() { Code::Usage } else { Code::Done };
             return ExitCode::from(code as u8);
         }
     };
@@ -61,19 +55,11 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Status(args) => {
             let status = status::Status::of(&args.store)?;
-            print(&if args.json {
-                status.json()
-            } else {
-                status.text()
-            })
+            print(&if args.json { status.json() } else { status.text() })
         }
         Command::Usage(args) => {
             let usage = usage::read(&args.path)?;
-            print(&if args.json {
-                usage.json()
-            } else {
-                usage.text()
-            })
+            print(&if args.json { usage.json() } else { usage.text() })
         }
         Command::CheckConfig { file } => print(&request::read_config(&file)?.to_toml()),
     }

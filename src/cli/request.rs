@@ -157,10 +157,7 @@ mod tests {
         fs::write(&file, "[key]\nfile = \"/from/toml\"\n").unwrap();
         let config = ["--config", file.to_str().unwrap()];
         let variables = [("ENCRYPTION_KEY", KEY)];
-        let source = |words: &[&str], variables: &[(&str, &str)]| match request(words, variables)
-            .unwrap()
-            .key
-        {
+        let source = |words: &[&str], variables: &[(&str, &str)]| match request(words, variables).unwrap().key {
             KeyChoice::File(path) => path.display().to_string(),
             KeyChoice::Environment(_) => "environment".into(),
             KeyChoice::Beside => "beside".into(),

@@ -45,8 +45,7 @@ impl Status {
     pub fn of(path: &Path) -> Result<Self, Failure> {
         let paths = StorePaths::of_existing(path)?;
         let holder = paths.holder()?;
-        let table = MountTable::read()
-            .map_err(|e| Failure::new(Code::Failed, format!("/proc/self/mountinfo: {e}")))?;
+        let table = MountTable::read().map_err(|e| Failure::new(Code::Failed, format!("/proc/self/mountinfo: {e}")))?;
         let mut mount_points: Vec<_> = table
             .of_store(&paths.root)
             .map(|entry| entry.mount_point.clone())

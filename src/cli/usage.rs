@@ -1,18 +1,16 @@
 //! `tallyfs usage`: how much a store, or a directory in a mount, holds.
 //!
-//! The figures are those of the database, which a running daemon writes back within a second.
-//! Before they are read, the root of the mount is synced: that makes the daemon write back what it
-//! still has, so the figures are of this moment.
+//! Finds out what a path means, asks `figures`, and prints a table or JSON.
 
-use std::collections::HashMap;
 use std::fmt::Write;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::exit::{Code, Failure};
+use super::figures::Stored;
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::layout::{LayoutError, StorePaths};
 use crate::daemon::mount_table::{FS_TYPE, MountTable};
@@ -29,8 +27,8 @@ pub struct Usage {
     total: Figures,
     /// Directories at the top of the mount; for the whole store only.
     tenants: Vec<Tenant>,
-    /// Whether the figures are those of `as_of`, or may lack what a daemon that was killed had
-    /// not written back.
+    /// Whether the figures hold every change that was finished at `as_of`. If not, the daemon was
+    /// killed, or its database cannot be written.
     exact: bool,
     as_of: String,
 }
@@ -59,8 +57,6 @@ impl From<Meters> for Figures {
 /// What is asked about.
 struct Subject {
     paths: StorePaths,
-    /// Where the store is mounted, if it is.
-    mount_point: Option<PathBuf>,
     /// The directory in the mount; `None` for all of it.
     directory: Option<Directory>,
 }
@@ -70,51 +66,29 @@ struct Directory {
     ino: Ino,
 }
 
-/// What the database says, at one instant.
-struct Stored {
-    total: Meters,
-    /// Totals of every directory with all below it.
-    by_ino: HashMap<Ino, Meters>,
-    tenants: Vec<Tenant>,
-    /// The last daemon wrote everything back.
-    is_clean: bool,
-}
-
-/// Reads the database: the only place that does.
-fn stored(paths: &StorePaths) -> Result<Stored, Failure> {
-    let text = format!("{}: not built yet", paths.database().display());
-    Err(Failure::new(Code::Failed, text))
-}
-
 /// The figures for `path`: a store, a mount point or a directory in a mount.
 ///
 /// # Errors
 /// When `path` is none of them, or the database cannot be read.
 pub fn read(path: &Path) -> Result<Usage, Failure> {
     let subject = find(path)?;
-    let is_synced = subject.mount_point.as_deref().is_some_and(sync);
     let now_s = SystemClock::new().now().as_secs();
-    let stored = stored(&subject.paths)?;
-    let total = match &subject.directory {
-        None => stored.total,
-        Some(directory) => stored.by_ino.get(&directory.ino).copied().ok_or_else(|| {
-            let text = format!(
-                "{}: not in the database yet; ask again in a second",
-                path.display()
-            );
-            Failure::new(Code::Failed, text)
-        })?,
-    };
-    let tenants = match subject.directory {
-        None => stored.tenants,
-        Some(_) => Vec::new(),
-    };
+    let ino = subject.directory.as_ref().map(|directory| directory.ino);
+    let stored = Stored::read(&subject.paths, ino)?;
+    let total = stored.total.ok_or_else(|| {
+        let text = format!("{}: not in the database yet; ask again in a second", path.display());
+        Failure::new(Code::Failed, text)
+    })?;
+    let tenants = stored.tenants.into_iter().map(|(tenant, meters)| Tenant {
+        tenant,
+        figures: meters.into(),
+    });
     Ok(Usage {
         store: subject.paths.root,
         directory: subject.directory.map(|directory| directory.path),
         total: total.into(),
-        tenants,
-        exact: is_synced || stored.is_clean,
+        tenants: if ino.is_some() { Vec::new() } else { tenants.collect() },
+        exact: stored.is_exact,
         as_of: timestamp(now_s),
     })
 }
@@ -145,33 +119,16 @@ fn find(path: &Path) -> Result<Subject, Failure> {
         };
         return Ok(Subject {
             paths: StorePaths::of_existing(&entry.source)?,
-            mount_point: Some(entry.mount_point.clone()),
             directory,
         });
     }
     match StorePaths::of_existing(&real) {
-        Ok(paths) => {
-            let mounted = table.of_store(&paths.root).next();
-            let mount_point = mounted.map(|entry| entry.mount_point.clone());
-            Ok(Subject {
-                paths,
-                mount_point,
-                directory: None,
-            })
-        }
+        Ok(paths) => Ok(Subject { paths, directory: None }),
         Err(LayoutError::NoStore(_)) => Err(wrong(
             &"neither a store nor a directory in a mount of one; see `tallyfs usage --help`",
         )),
         Err(e) => Err(e.into()),
     }
-}
-
-/// Has the daemon write back what it still holds. A dead mount, or one that does not let us in,
-/// leaves the figures as they are in the database.
-fn sync(mount_point: &Path) -> bool {
-    File::open(mount_point)
-        .and_then(|dir| dir.sync_all())
-        .is_ok()
 }
 
 /// `2026-11-21T14:03:59Z`.
@@ -199,11 +156,7 @@ impl Usage {
                 figures.dirs.to_string(),
             ]
         };
-        rows.extend(
-            self.tenants
-                .iter()
-                .map(|t| row(t.tenant.clone(), &t.figures)),
-        );
+        rows.extend(self.tenants.iter().map(|t| row(t.tenant.clone(), &t.figures)));
         let whole = match &self.directory {
             Some(path) => path.display().to_string(),
             None => "total".into(),
@@ -211,9 +164,7 @@ impl Usage {
         rows.push(row(whole, &self.total));
         let mut text = table(&rows);
         if !self.exact {
-            text.push_str(
-                "not exact: the daemon ended without writing back; the next mount counts again\n",
-            );
+            text.push_str("not exact: what the daemon had not saved is missing; a mount counts again\n");
         }
         text
     }
@@ -268,11 +219,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 4);
         assert!(lines[1].starts_with("acme "), "{text}");
-        assert!(
-            lines
-                .iter()
-                .all(|line| line.chars().count() == lines[0].len())
-        );
+        assert!(lines.iter().all(|line| line.chars().count() == lines[0].len()));
         assert!(lines[3].contains("3221225472"), "{text}");
         assert!(usage(false).text().contains("not exact"));
     }
