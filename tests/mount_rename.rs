@@ -124,8 +124,8 @@ fn q17_a_rename_over_a_target_is_charged_by_the_difference() {
     make_file(&mount.path("acme/target"), 60_000);
     make_file(&mount.path("acme/rest"), 40_000);
     make_file(&mount.path("globex/smaller"), 50_000);
-    make_file(&mount.path("globex/larger"), 50_001);
     fs::rename(mount.path("globex/smaller"), mount.path("acme/target")).unwrap();
+    make_file(&mount.path("globex/larger"), 50_001);
     assert_tenants(&mount, totals(90_000, 2, 0), totals(50_001, 1, 0));
     make_file(&mount.path("acme/filler"), 10_000);
     refused(

@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are errors. What serde can see is checked while it reads, so that errors carry a line.
 
+use serde::Deserialize;
 use super::rule::{Rule, parse_path};
 use super::{
     Bound, Config, ConfigError, Durability, Exception, KeySource, LimitOverrides, Service,
@@ -14,6 +15,9 @@ use serde::ser::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use toml::Spanned;
+
+/// Longest time between two commits.
+const COMMIT_INTERVAL_MAX_S: u32 = 3600;
 
 #[derive(serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
@@ -64,9 +68,19 @@ struct ExceptionForm {
 #[derive(serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct DurabilityForm {
+    #[serde(deserialize_with = "commit_interval")]
     commit_interval_s: u32,
     sync_on_close: bool,
     strict_overwrite: bool,
+}
+
+/// A commit interval: without one nothing would be durable, with 0 the disk would do nothing else.
+fn commit_interval<'de, D: serde::Deserializer<'de>>(form: D) -> Result<u32, D::Error> {
+    let seconds = u32::deserialize(form)?;
+    if (1..=COMMIT_INTERVAL_MAX_S).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(serde::de::Error::custom(format!("{seconds} is not allowed; from 1 to {COMMIT_INTERVAL_MAX_S} seconds")))
 }
 
 #[derive(Default, serde::Deserialize, serde::Serialize)]

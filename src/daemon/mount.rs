@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
@@ -93,6 +94,9 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MountE
         source,
     }
 }
+
+/// Between two tries to unmount while files are open.
+const RETRY_PACE: Duration = Duration::from_millis(100);
 
 /// A mount that is about to be made; everything in it was checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -259,6 +263,57 @@ impl MountGuard {
         &self.entry.mount_point
     }
 
+    /// Takes the mount away for a stop that was asked for: while files are open it is tried again,
+    /// and after `patience` the connection is broken off. Who has files open then gets errors.
+    ///
+    /// # Errors
+    /// As [`MountGuard::unmount`].
+    pub fn unmount_within(&self, patience: Duration) -> Result<Unmounted, MountError> {
+        let path = self.mount_point();
+        let tries = patience.as_millis() / RETRY_PACE.as_millis();
+        for nth in 0..tries {
+            if !self.is_mounted()? {
+                return self.unmount();
+            }
+            match unmount_idle(path) {
+                Ok(()) => {
+                    self.is_done.store(true, Ordering::Release);
+                    return Ok(Unmounted::Now);
+                }
+                Err(e) if nth == 0 => log::info!("{e}; waiting {} s for files to be closed", patience.as_secs()),
+                Err(_) => {}
+            }
+            std::thread::park_timeout(RETRY_PACE);
+        }
+        log::warn!("{}: files are still open; the connection is broken off", path.display());
+        self.abort();
+        self.unmount()
+    }
+
+    fn is_mounted(&self) -> Result<bool, MountError> {
+        let path = self.mount_point();
+        let table = MountTable::read().map_err(failed("list mounts for", path))?;
+        Ok(table.topmost(path).is_some_and(|entry| *entry == self.entry))
+    }
+
+    /// Ends the connection whoever uses it.
+    fn abort(&self) {
+        let path = self.mount_point();
+        let minor = self.entry.device.split_once(':').map_or("", |(_, minor)| minor);
+        let control = format!("/sys/fs/fuse/connections/{minor}/abort");
+        let forced = if rustix::process::geteuid().is_root() {
+            let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
+            rustix::mount::unmount(path, flags).map_err(io::Error::from)
+        } else {
+            std::fs::write(control, "1")
+        };
+        match forced {
+            Ok(()) if rustix::process::geteuid().is_root() => self.is_done.store(true, Ordering::Release),
+            Ok(()) => {}
+            Err(e) => log::error!("{}: the connection cannot be broken off: {e}; it ends with the last open file", path.display()),
+        }
+    }
+
     /// Takes the mount away, if it is still the one that was made; a busy one is detached.
     ///
     /// # Errors
@@ -306,6 +361,14 @@ pub(super) fn detach_dead(path: &Path) -> io::Result<()> {
         run_helper(path, "-uz")
     };
     result.map_err(io::Error::other)
+}
+
+/// Unmounts if nobody uses it.
+fn unmount_idle(path: &Path) -> Result<(), MountError> {
+    if rustix::process::geteuid().is_root() {
+        return rustix::mount::unmount(path, UnmountFlags::NOFOLLOW).map_err(|e| failed("unmount", path)(e.into()));
+    }
+    run_helper(path, "-u")
 }
 
 fn unmount(path: &Path) -> Result<Unmounted, MountError> {

@@ -102,9 +102,9 @@ impl FileSystem {
                 sealed.zero_range(plain_offset, bytes).map_err(Errno::from)
             }
             ZERO_RANGE => {
+                let grown = if end > length { self.truncate_under_lock(node, &mut state, end) } else { Ok(()) };
                 let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
-                let zeroed = sealed.zero_range(plain_offset, bytes).map_err(Errno::from);
-                if end > length { zeroed.and_then(|()| self.truncate_under_lock(node, &mut state, end)) } else { zeroed }
+                grown.and_then(|()| sealed.zero_range(plain_offset, bytes).map_err(Errno::from))
             }
             _ => Err(Errno::EOPNOTSUPP),
         };

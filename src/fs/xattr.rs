@@ -11,6 +11,8 @@ use crate::store::tree::{get_xattr, list_xattr, remove_xattr, set_xattr};
 const RESERVED: [&[u8]; 2] = [b"user.tallyfs.", b"ceph."];
 /// Longest list that Linux gives.
 const LIST_BYTES_MAX: usize = 65_536;
+/// Largest value that Linux takes.
+const VALUE_BYTES_MAX: usize = 65_536;
 
 impl FileSystem {
     /// setxattr(2); `flags` as there.
@@ -71,11 +73,11 @@ pub enum XattrAnswer {
 }
 
 fn answer(bytes_max: usize, mut read: impl FnMut(&mut [u8]) -> FsResult<usize>) -> FsResult<XattrAnswer> {
-    if bytes_max == 0 {
-        return Ok(XattrAnswer::Size(read(&mut [])?));
-    }
-    let mut value = vec![0; bytes_max.min(LIST_BYTES_MAX)];
+    let mut value = vec![0; if bytes_max == 0 { VALUE_BYTES_MAX } else { bytes_max.min(VALUE_BYTES_MAX) }];
     let bytes = read(&mut value)?;
+    if bytes_max == 0 {
+        return Ok(XattrAnswer::Size(bytes));
+    }
     value.truncate(bytes);
     Ok(XattrAnswer::Value(value))
 }

@@ -53,6 +53,11 @@ impl Tree {
         self.root.as_fd()
     }
 
+    /// Handle generation of the data directory; 0 where there are no handles.
+    pub fn root_generation(&self) -> u32 {
+        FileHandle::of(&self.root).map_or(0, |handle| handle.generation())
+    }
+
     /// Looks a name up without following it: its attributes and its handle.
     ///
     /// # Errors
