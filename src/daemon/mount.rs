@@ -87,11 +87,7 @@ fn advice(said: &str) -> &'static str {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MountError {
     let path = path.to_owned();
-    move |source| MountError::Io {
-        path,
-        action,
-        source,
-    }
+    move |source| MountError::Io { path, action, source }
 }
 
 /// A mount that is about to be made; everything in it was checked.
@@ -165,20 +161,14 @@ impl MountPlan {
 
     fn mount_as_root(&self) -> Result<OwnedFd, MountError> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let fd = rustix::fs::open("/dev/fuse", flags, Mode::empty())
-            .map_err(|e| MountError::NoDevice(e.into()))?;
+        let fd = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|e| MountError::NoDevice(e.into()))?;
         let data = CString::new(self.kernel_data(fd.as_raw_fd())).expect("it holds no zero byte");
-        rustix::mount::mount(
-            &self.store,
-            &self.mount_point,
-            FS_TYPE,
-            self.flags,
-            data.as_c_str(),
-        )
-        .map_err(|errno| match errno {
-            rustix::io::Errno::PERM => MountError::NotPermitted(self.mount_point.clone()),
-            e => failed("mount", &self.mount_point)(e.into()),
-        })?;
+        rustix::mount::mount(&self.store, &self.mount_point, FS_TYPE, self.flags, data.as_c_str()).map_err(
+            |errno| match errno {
+                rustix::io::Errno::PERM => MountError::NotPermitted(self.mount_point.clone()),
+                e => failed("mount", &self.mount_point)(e.into()),
+            },
+        )?;
         Ok(fd)
     }
 
@@ -494,10 +484,7 @@ mod tests {
         plan.flags |= MountFlags::RDONLY;
         plan.allow_other = true;
         let text = String::from_utf8(plan.helper_options()).unwrap();
-        assert!(
-            text.starts_with(r"fsname=/a\,b\\c,subtype=tallyfs,"),
-            "{text}"
-        );
+        assert!(text.starts_with(r"fsname=/a\,b\\c,subtype=tallyfs,"), "{text}");
         assert!(text.ends_with(",ro,allow_other"), "{text}");
     }
 }
