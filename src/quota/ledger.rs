@@ -403,12 +403,11 @@ impl Ledger {
     /// Waits for the next settlement. True when none came in time.
     fn wait(&self, gate: &mut MutexGuard<'_, Gate>, at_most: Option<Duration>) -> bool {
         gate.waiting_count += 1;
-        let timed_out = match at_most {
-            Some(patience) => self.settled.wait_for(gate, patience).timed_out(),
-            None => {
-                self.settled.wait(gate);
-                false
-            }
+        let timed_out = if let Some(patience) = at_most {
+            self.settled.wait_for(gate, patience).timed_out()
+        } else {
+            self.settled.wait(gate);
+            false
         };
         gate.waiting_count -= 1;
         timed_out

@@ -1,10 +1,14 @@
 //! Facts about the ledger, one per test.
 
+mod model;
+mod ops;
+mod races;
+mod renames;
+
 use super::*;
 use crate::id::Ino;
 use crate::units::Meters;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 const ROOT: Ino = Ino(1);
@@ -262,7 +266,7 @@ fn a_request_waits_for_what_may_be_given_back() {
             .reserve_write(&account, ask(0, 40, 0))
             .map(|(size, _)| size)
     });
-    while ledger.waiting_count() == 0 {
+    while ledger.waiting_count() == 0 && !other.is_finished() {
         thread::yield_now();
     }
     drop(held);
@@ -276,7 +280,7 @@ fn a_request_that_waited_is_refused_once_the_room_is_used() {
     let held = ledger.reserve(&chain[1], Meters::of_bytes(100)).unwrap();
     let (waiting, account) = (Arc::clone(&ledger), Arc::clone(&chain[1]));
     let other = thread::spawn(move || waiting.reserve(&account, Meters::of_bytes(1)).is_err());
-    while ledger.waiting_count() == 0 {
+    while ledger.waiting_count() == 0 && !other.is_finished() {
         thread::yield_now();
     }
     held.claim(Meters::of_bytes(100));
@@ -298,7 +302,7 @@ fn a_raised_limit_lets_waiting_requests_in() {
     let _held = ledger.reserve(&chain[1], Meters::of_bytes(10)).unwrap();
     let (waiting, account) = (Arc::clone(&ledger), Arc::clone(&chain[1]));
     let other = thread::spawn(move || waiting.reserve(&account, Meters::of_bytes(5)).is_ok());
-    while ledger.waiting_count() == 0 {
+    while ledger.waiting_count() == 0 && !other.is_finished() {
         thread::yield_now();
     }
     ledger.set_limits(&chain[1], bytes(15));
@@ -415,198 +419,6 @@ fn an_inode_number_used_again_gets_a_new_account() {
     ));
 }
 
-/// Q15, Q16.
-#[test]
-fn a_transfer_asks_only_accounts_that_are_not_shared() {
-    let (ledger, chain) = nest(2);
-    let (a, b) = (child(&ledger, &chain[1], 10), child(&ledger, &chain[1], 11));
-    ledger.charge_forced(&a, Meters::of_file(100));
-    ledger.set_limits(&chain[1], bytes(100));
-    ledger.set_limits(&b, bytes(99));
-    let refusal = ledger
-        .transfer(&a, &b, Meters::of_file(100), Meters::ZERO)
-        .err()
-        .unwrap();
-    assert_eq!((refusal.account, refusal.errno()), (Ino(11), libc::EDQUOT));
-    assert_eq!(
-        (a.total(), b.total(), b.reserved()),
-        (Meters::of_file(100), Meters::ZERO, Meters::ZERO)
-    );
-    ledger.set_limits(&b, bytes(100));
-    ledger
-        .transfer(&a, &b, Meters::of_file(100), Meters::ZERO)
-        .unwrap()
-        .commit();
-    assert_eq!(
-        (a.total(), b.total(), chain[1].total().bytes),
-        (Meters::ZERO, Meters::of_file(100), 100)
-    );
-    all_consistent(&ledger);
-}
-
-/// Q17.
-#[test]
-fn rename_over_moves_the_charge_and_credits_the_target() {
-    let (ledger, chain) = nest(2);
-    let (a, b) = (child(&ledger, &chain[1], 10), child(&ledger, &chain[1], 11));
-    ledger.charge_forced(&a, Meters::of_file(100));
-    ledger.charge_forced(&b, Meters::of_file(70));
-    ledger.set_limits(
-        &b,
-        Limits {
-            files: Some(1),
-            ..bytes(100)
-        },
-    );
-    let transfer = ledger
-        .transfer(&a, &b, Meters::of_file(100), Meters::of_file(70))
-        .unwrap();
-    assert_eq!(b.reserved(), Meters::of_bytes(30));
-    transfer.commit();
-    assert_eq!(
-        (b.total(), chain[0].total().bytes),
-        (Meters::of_file(100), 100)
-    );
-    ledger.charge_forced(&b, Meters::of_file(8));
-    ledger
-        .transfer(&b, &b, Meters::of_file(8), Meters::of_file(100))
-        .unwrap()
-        .commit();
-    assert_eq!((b.total(), chain[0].total().bytes), (Meters::of_file(8), 8));
-    all_consistent(&ledger);
-}
-
-/// Q14.
-#[test]
-fn a_reservation_settles_where_its_directory_has_gone() {
-    let (ledger, chain) = nest(2);
-    let (a, b) = (child(&ledger, &chain[1], 10), child(&ledger, &chain[1], 11));
-    let inner = child(&ledger, &a, 12);
-    let reservation = ledger.reserve(&inner, Meters::of_file(50)).unwrap();
-    let moving = ledger
-        .move_directory(&inner, &b, b"there", Meters::ZERO)
-        .unwrap();
-    assert_eq!(inner.path(), b"d2/d11/there");
-    let during = ledger.reserve(&inner, Meters::of_file(5)).unwrap();
-    during.claim(Meters::of_file(5));
-    moving.commit();
-    assert_eq!((a.total(), a.reserved()), (Meters::ZERO, Meters::ZERO));
-    assert_eq!(
-        (b.reserved(), b.total()),
-        (
-            Meters::of_file(50),
-            Meters {
-                bytes: 5,
-                files: 1,
-                dirs: 1
-            }
-        )
-    );
-    reservation.claim(Meters::of_file(50));
-    assert_eq!(
-        b.total(),
-        Meters {
-            bytes: 55,
-            files: 2,
-            dirs: 1
-        }
-    );
-    all_consistent(&ledger);
-}
-
-#[test]
-fn a_directory_move_that_fails_leaves_everything_as_it_was() {
-    let (ledger, chain) = nest(2);
-    let (a, b) = (child(&ledger, &chain[1], 10), child(&ledger, &chain[1], 11));
-    ledger.charge_forced(&a, Meters::of_file(50));
-    drop(
-        ledger
-            .move_directory(&a, &b, b"there", Meters::ZERO)
-            .unwrap(),
-    );
-    assert_eq!((a.path(), b.total()), (b"d2/d10".to_vec(), Meters::ZERO));
-    ledger.set_limits(&b, bytes(49));
-    assert_eq!(
-        ledger
-            .move_directory(&a, &b, b"there", Meters::ZERO)
-            .err()
-            .unwrap()
-            .account,
-        Ino(11)
-    );
-    // Into itself: nothing happens here, the rename answers EINVAL.
-    let inner = child(&ledger, &a, 12);
-    ledger
-        .move_directory(&a, &inner, b"x", Meters::ZERO)
-        .unwrap()
-        .commit();
-    assert!(!ledger.move_forced(&a, &inner, b"x"));
-    assert_eq!(a.path(), b"d2/d10");
-    all_consistent(&ledger);
-}
-
-/// Q18.
-#[test]
-fn an_exchange_asks_for_the_difference_alone() {
-    let (ledger, chain) = nest(2);
-    let (a, b) = (child(&ledger, &chain[1], 10), child(&ledger, &chain[1], 11));
-    let inner = child(&ledger, &a, 12);
-    ledger.charge_forced(&inner, Meters::of_file(100));
-    ledger.charge_forced(&b, Meters::of_file(70));
-    ledger.set_limits(&a, bytes(100));
-    ledger.set_limits(&b, bytes(100));
-    let sides = || {
-        let dir = ExchangeSide {
-            parent: &a,
-            name: b"d12",
-            moved: Moved::Dir(Arc::clone(&inner)),
-        };
-        (
-            dir,
-            ExchangeSide {
-                parent: &b,
-                name: b"f",
-                moved: Moved::File(Meters::of_file(70)),
-            },
-        )
-    };
-    let (dir, file) = sides();
-    ledger.exchange(dir, file).unwrap().commit();
-    assert_eq!(
-        (a.total(), b.total()),
-        (
-            Meters::of_file(70),
-            Meters {
-                bytes: 100,
-                files: 1,
-                dirs: 1
-            }
-        )
-    );
-    assert_eq!(inner.path(), b"d2/d11/f");
-    all_consistent(&ledger);
-}
-
-#[test]
-fn a_move_without_check_moves_totals_for_recovery() {
-    let (ledger, chain) = nest(2);
-    let (a, b) = (child(&ledger, &chain[1], 10), child(&ledger, &chain[1], 11));
-    ledger.charge_forced(&a, Meters::of_file(50));
-    ledger.set_limits(&b, bytes(1));
-    assert!(ledger.move_forced(&a, &b, b"there"));
-    ledger.adjust_own(&b, Meters::ONE_DIR);
-    ledger.adjust_own(&chain[1], Meters::ONE_DIR);
-    assert_eq!(
-        b.total(),
-        Meters {
-            bytes: 50,
-            files: 1,
-            dirs: 1
-        }
-    );
-    all_consistent(&ledger);
-}
-
 /// Q19.
 #[test]
 fn links_are_free_where_the_same_limited_accounts_are_above() {
@@ -674,120 +486,4 @@ fn flow_is_kept_on_tenants_and_the_mount() {
     assert_eq!(chain[1].take_flow(), FlowCounts::default());
     chain[1].give_back_flow(expected);
     assert_eq!(chain[1].take_flow(), expected);
-}
-
-/// Runs eight threads to a limit while another watches that it is never passed.
-fn race(ledger: &Arc<Ledger>, watched: &Arc<Account>, work: impl Fn(u64) + Sync) {
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let mut seen = 0_u64;
-            while !done.load(Ordering::Acquire) || seen == 0 {
-                let usage = ledger.usage(watched);
-                assert!(
-                    usage.total.bytes + usage.reserved.bytes
-                        <= usage.limits.bytes.unwrap_or(u64::MAX)
-                );
-                assert!(
-                    usage.total.files + usage.reserved.files
-                        <= usage.limits.files.unwrap_or(u64::MAX)
-                );
-                seen += 1;
-            }
-        });
-        let workers: Vec<_> = (0..8)
-            .map(|number| {
-                scope.spawn({
-                    let work = &work;
-                    move || work(number)
-                })
-            })
-            .collect();
-        for worker in workers {
-            worker.join().unwrap();
-        }
-        done.store(true, Ordering::Release);
-        watcher.join().unwrap();
-    });
-}
-
-/// Q36, Q39.
-#[test]
-fn eight_writers_end_at_the_limit_to_the_frame() {
-    let (ledger, chain) = nest(4);
-    ledger.set_limits(&chain[1], bytes(1_000_003));
-    let acknowledged = AtomicU64::new(0);
-    race(&ledger, &chain[1], |number| {
-        let (mut length, mut round) = (0, number);
-        while let Ok((size, reservation)) =
-            ledger.reserve_write(&chain[3], ask(length, 320, length))
-        {
-            round += 1;
-            // Some I/O fails, some is short.
-            let written = match round % 7 {
-                0 => 0,
-                3 => size / 8 * 4,
-                _ => size,
-            };
-            reservation.claim(Meters::of_bytes(written));
-            length += written;
-            acknowledged.fetch_add(written, Ordering::Relaxed);
-        }
-    });
-    assert_eq!(acknowledged.into_inner(), 1_000_000);
-    assert_eq!(chain[1].total().bytes, 1_000_000);
-    all_consistent(&ledger);
-}
-
-/// Q37.
-#[test]
-fn eight_creators_make_exactly_as_many_files_as_allowed() {
-    let (ledger, chain) = nest(3);
-    ledger.set_limits(&chain[1], files(1000));
-    let made = AtomicU64::new(0);
-    race(&ledger, &chain[1], |number| {
-        let mut round = number;
-        while let Ok(reservation) = ledger.reserve(&chain[2], Meters::of_file(0)) {
-            round += 1;
-            if round % 3 == 0 {
-                continue;
-            }
-            reservation.claim(Meters::of_file(0));
-            made.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    assert_eq!((made.into_inner(), chain[1].total().files), (1000, 1000));
-    all_consistent(&ledger);
-}
-
-#[test]
-fn writers_below_a_directory_that_moves_about_stay_within_both_limits() {
-    let (ledger, chain) = nest(2);
-    let (a, b) = (child(&ledger, &chain[1], 10), child(&ledger, &chain[1], 11));
-    let inner = child(&ledger, &a, 12);
-    ledger.set_limits(&a, bytes(10_000));
-    ledger.set_limits(&b, bytes(10_000));
-    let stop = AtomicBool::new(false);
-    race(&ledger, &b, |number| {
-        if number == 0 {
-            for round in 0..300 {
-                let to = if round % 2 == 0 { &b } else { &a };
-                let moving = ledger
-                    .move_directory(&inner, to, b"moved", Meters::ZERO)
-                    .unwrap();
-                assert!(a.total().bytes <= 10_000);
-                if round % 3 > 0 {
-                    moving.commit();
-                }
-            }
-            stop.store(true, Ordering::Release);
-        }
-        while number != 0 && !stop.load(Ordering::Acquire) {
-            if let Ok((size, reservation)) = ledger.reserve_write(&inner, ask(0, 64, 0)) {
-                reservation.claim(Meters::of_bytes(size));
-                ledger.uncharge(&inner, Meters::of_bytes(size));
-            }
-        }
-    });
-    all_consistent(&ledger);
 }
