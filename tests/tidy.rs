@@ -170,11 +170,11 @@ fn check_homes(source: &Source) -> Vec<String> {
     let module = source.module().unwrap_or("");
     let mut wrong = Vec::new();
     for (word, homes) in HOMES {
-        // Tests may measure, print and set up as they like, but not be unsafe.
-        let code = if *word == "unsafe" {
-            &source.code
-        } else {
-            source.tested_code()
+        // Tests and examples may measure, print and set up as they like, but not be unsafe.
+        let code = match *word {
+            "unsafe" => &source.code,
+            _ if source.path.starts_with("examples") => "",
+            _ => source.tested_code(),
         };
         if homes.contains(&module) {
             continue;
@@ -378,6 +378,7 @@ fn each_thing_stands_in_its_home() {
 fn homes_check_can_fail() {
     finds(check_homes, "src/fs/a.rs", "fn a() { unsafe { b() } }", 1);
     finds(check_homes, "tests/a.rs", "fn a() { unsafe { b() } }", 1);
+    finds(check_homes, "examples/a.rs", "println!(); unsafe { b() }", 1);
     finds(check_homes, "src/fs/a.rs", "println!(); eprintln!(\"x\");", 2);
     finds(check_homes, "src/db/a.rs", "let now = SystemTime::now();", 1);
     finds(check_homes, "src/db/a.rs", "let a = std::time::Instant::now();", 1);

@@ -130,8 +130,17 @@ pub enum Unmounted {
     /// No new name leads there, but someone still has a file open: the kernel ends the session
     /// when the last one is closed.
     WhenUnused,
+    /// The mount is gone, and so is the session: who had a file open gets errors from now on.
+    Aborted,
     /// It was gone before.
     Already,
+}
+
+/// What to do about files that are open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WhenBusy {
+    Detach,
+    Abort,
 }
 
 impl MountPlan {
@@ -254,6 +263,19 @@ impl MountGuard {
     /// # Errors
     /// [`MountError::Covered`] when another mount lies over it; what the system answers.
     pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        self.take_away(WhenBusy::Detach)
+    }
+
+    /// Like [`MountGuard::unmount`], but ends the session even while files are open, so that a
+    /// daemon that was told to stop does. What was acknowledged is not touched.
+    ///
+    /// # Errors
+    /// As for [`MountGuard::unmount`].
+    pub fn end(&self) -> Result<Unmounted, MountError> {
+        self.take_away(WhenBusy::Abort)
+    }
+
+    fn take_away(&self, when_busy: WhenBusy) -> Result<Unmounted, MountError> {
         let path = self.mount_point();
         if self.is_done.load(Ordering::Acquire) {
             return Ok(Unmounted::Already);
@@ -266,7 +288,7 @@ impl MountGuard {
                 && entry.source == self.entry.source
         };
         if table.topmost(path).is_some_and(is_ours) {
-            let how = unmount(path)?;
+            let how = unmount(&self.entry, when_busy)?;
             self.is_done.store(true, Ordering::Release);
             return Ok(how);
         }
@@ -298,18 +320,38 @@ pub(super) fn detach_dead(path: &Path) -> io::Result<()> {
     result.map_err(io::Error::other)
 }
 
-fn unmount(path: &Path) -> Result<Unmounted, MountError> {
+fn unmount(entry: &MountEntry, when_busy: WhenBusy) -> Result<Unmounted, MountError> {
+    let path = &entry.mount_point;
     if !rustix::process::geteuid().is_root() {
-        return match run_helper(path, "-u") {
-            Ok(()) => Ok(Unmounted::Now),
-            Err(_) => run_helper(path, "-uz").map(|()| Unmounted::WhenUnused),
-        };
+        if run_helper(path, "-u").is_ok() {
+            return Ok(Unmounted::Now);
+        }
+        let is_aborted = when_busy == WhenBusy::Abort && abort(entry).is_ok();
+        run_helper(path, "-uz")?;
+        return Ok(if is_aborted {
+            Unmounted::Aborted
+        } else {
+            Unmounted::WhenUnused
+        });
     }
-    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
-        Ok(()) => Ok(Unmounted::Now),
-        Err(rustix::io::Errno::BUSY) => detach(path).map(|()| Unmounted::WhenUnused),
-        Err(e) => Err(failed("unmount", path)(e.into())),
+    match (rustix::mount::unmount(path, UnmountFlags::NOFOLLOW), when_busy) {
+        (Ok(()), _) => Ok(Unmounted::Now),
+        (Err(rustix::io::Errno::BUSY), WhenBusy::Detach) => detach(path).map(|()| Unmounted::WhenUnused),
+        // FORCE has the driver abort the connection first.
+        (Err(rustix::io::Errno::BUSY), WhenBusy::Abort) => {
+            let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
+            rustix::mount::unmount(path, flags).map_err(|e| failed("abort", path)(e.into()))?;
+            Ok(Unmounted::Aborted)
+        }
+        (Err(e), _) => Err(failed("unmount", path)(e.into())),
     }
+}
+
+/// Aborts the connection through the FUSE control file system, where that is mounted: its files
+/// belong to the one who mounted.
+fn abort(entry: &MountEntry) -> io::Result<()> {
+    let (_, minor) = entry.device.split_once(':').unwrap_or_default();
+    std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1")
 }
 
 fn detach(path: &Path) -> Result<(), MountError> {
@@ -428,7 +470,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plan = plan(dir.path());
         let ours = plan.mount().unwrap();
-        unmount(&plan.mount_point).unwrap();
+        unmount(&ours.guard.entry, WhenBusy::Detach).unwrap();
         let other = MountPlan {
             store: "/someone/else".into(),
             ..plan.clone()

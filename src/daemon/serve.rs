@@ -107,8 +107,9 @@ fn run(
     config: &Config,
 ) -> Result<(), DaemonError> {
     let stopper = guard.clone();
-    let _signals = SignalThread::start(move || match stopper.unmount() {
+    let _signals = SignalThread::start(move || match stopper.end() {
         Ok(Unmounted::WhenUnused) => log::warn!("files are still open; the mount is detached and ends with the last of them"),
+        Ok(Unmounted::Aborted) => log::warn!("files were still open; what was written to them is sealed"),
         Ok(Unmounted::Now | Unmounted::Already) => {}
         Err(e) => log::error!("{e}"),
     })
