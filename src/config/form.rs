@@ -2,7 +2,6 @@
 //!
 //! Unknown keys are errors. What serde can see is checked while it reads, so that errors carry a line.
 
-use serde::Deserialize;
 use super::rule::{Rule, parse_path};
 use super::{
     Bound, Config, ConfigError, Durability, Exception, KeySource, LimitOverrides, Service,
@@ -75,12 +74,12 @@ struct DurabilityForm {
 }
 
 /// A commit interval: without one nothing would be durable, with 0 the disk would do nothing else.
-fn commit_interval<'de, D: serde::Deserializer<'de>>(form: D) -> Result<u32, D::Error> {
+fn commit_interval<'de, D: Deserializer<'de>>(form: D) -> Result<u32, D::Error> {
     let seconds = u32::deserialize(form)?;
     if (1..=COMMIT_INTERVAL_MAX_S).contains(&seconds) {
         return Ok(seconds);
     }
-    Err(serde::de::Error::custom(format!("{seconds} is not allowed; from 1 to {COMMIT_INTERVAL_MAX_S} seconds")))
+    Err(de::Error::custom(format!("{seconds} is not allowed; from 1 to {COMMIT_INTERVAL_MAX_S} seconds")))
 }
 
 #[derive(Default, serde::Deserialize, serde::Serialize)]

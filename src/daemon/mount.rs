@@ -12,7 +12,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
@@ -88,15 +87,8 @@ fn advice(said: &str) -> &'static str {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MountError {
     let path = path.to_owned();
-    move |source| MountError::Io {
-        path,
-        action,
-        source,
-    }
+    move |source| MountError::Io { path, action, source }
 }
-
-/// Between two tries to unmount while files are open.
-const RETRY_PACE: Duration = Duration::from_millis(100);
 
 /// A mount that is about to be made; everything in it was checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -138,8 +130,17 @@ pub enum Unmounted {
     /// No new name leads there, but someone still has a file open: the kernel ends the session
     /// when the last one is closed.
     WhenUnused,
+    /// The mount is gone, and so is the session: who had a file open gets errors from now on.
+    Aborted,
     /// It was gone before.
     Already,
+}
+
+/// What to do about files that are open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WhenBusy {
+    Detach,
+    Abort,
 }
 
 impl MountPlan {
@@ -169,20 +170,14 @@ impl MountPlan {
 
     fn mount_as_root(&self) -> Result<OwnedFd, MountError> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let fd = rustix::fs::open("/dev/fuse", flags, Mode::empty())
-            .map_err(|e| MountError::NoDevice(e.into()))?;
+        let fd = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|e| MountError::NoDevice(e.into()))?;
         let data = CString::new(self.kernel_data(fd.as_raw_fd())).expect("it holds no zero byte");
-        rustix::mount::mount(
-            &self.store,
-            &self.mount_point,
-            FS_TYPE,
-            self.flags,
-            data.as_c_str(),
-        )
-        .map_err(|errno| match errno {
-            rustix::io::Errno::PERM => MountError::NotPermitted(self.mount_point.clone()),
-            e => failed("mount", &self.mount_point)(e.into()),
-        })?;
+        rustix::mount::mount(&self.store, &self.mount_point, FS_TYPE, self.flags, data.as_c_str()).map_err(
+            |errno| match errno {
+                rustix::io::Errno::PERM => MountError::NotPermitted(self.mount_point.clone()),
+                e => failed("mount", &self.mount_point)(e.into()),
+            },
+        )?;
         Ok(fd)
     }
 
@@ -263,62 +258,24 @@ impl MountGuard {
         &self.entry.mount_point
     }
 
-    /// Takes the mount away for a stop that was asked for: while files are open it is tried again,
-    /// and after `patience` the connection is broken off. Who has files open then gets errors.
-    ///
-    /// # Errors
-    /// As [`MountGuard::unmount`].
-    pub fn unmount_within(&self, patience: Duration) -> Result<Unmounted, MountError> {
-        let path = self.mount_point();
-        let tries = patience.as_millis() / RETRY_PACE.as_millis();
-        for nth in 0..tries {
-            if !self.is_mounted()? {
-                return self.unmount();
-            }
-            match unmount_idle(path) {
-                Ok(()) => {
-                    self.is_done.store(true, Ordering::Release);
-                    return Ok(Unmounted::Now);
-                }
-                Err(e) if nth == 0 => log::info!("{e}; waiting {} s for files to be closed", patience.as_secs()),
-                Err(_) => {}
-            }
-            std::thread::park_timeout(RETRY_PACE);
-        }
-        log::warn!("{}: files are still open; the connection is broken off", path.display());
-        self.abort();
-        self.unmount()
-    }
-
-    fn is_mounted(&self) -> Result<bool, MountError> {
-        let path = self.mount_point();
-        let table = MountTable::read().map_err(failed("list mounts for", path))?;
-        Ok(table.topmost(path).is_some_and(|entry| *entry == self.entry))
-    }
-
-    /// Ends the connection whoever uses it.
-    fn abort(&self) {
-        let path = self.mount_point();
-        let minor = self.entry.device.split_once(':').map_or("", |(_, minor)| minor);
-        let control = format!("/sys/fs/fuse/connections/{minor}/abort");
-        let forced = if rustix::process::geteuid().is_root() {
-            let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
-            rustix::mount::unmount(path, flags).map_err(io::Error::from)
-        } else {
-            std::fs::write(control, "1")
-        };
-        match forced {
-            Ok(()) if rustix::process::geteuid().is_root() => self.is_done.store(true, Ordering::Release),
-            Ok(()) => {}
-            Err(e) => log::error!("{}: the connection cannot be broken off: {e}; it ends with the last open file", path.display()),
-        }
-    }
-
     /// Takes the mount away, if it is still the one that was made; a busy one is detached.
     ///
     /// # Errors
     /// [`MountError::Covered`] when another mount lies over it; what the system answers.
     pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        self.take_away(WhenBusy::Detach)
+    }
+
+    /// Like [`MountGuard::unmount`], but ends the session even while files are open, so that a
+    /// daemon that was told to stop does. What was acknowledged is not touched.
+    ///
+    /// # Errors
+    /// As for [`MountGuard::unmount`].
+    pub fn end(&self) -> Result<Unmounted, MountError> {
+        self.take_away(WhenBusy::Abort)
+    }
+
+    fn take_away(&self, when_busy: WhenBusy) -> Result<Unmounted, MountError> {
         let path = self.mount_point();
         if self.is_done.load(Ordering::Acquire) {
             return Ok(Unmounted::Already);
@@ -331,7 +288,7 @@ impl MountGuard {
                 && entry.source == self.entry.source
         };
         if table.topmost(path).is_some_and(is_ours) {
-            let how = unmount(path)?;
+            let how = unmount(&self.entry, when_busy)?;
             self.is_done.store(true, Ordering::Release);
             return Ok(how);
         }
@@ -363,26 +320,38 @@ pub(super) fn detach_dead(path: &Path) -> io::Result<()> {
     result.map_err(io::Error::other)
 }
 
-/// Unmounts if nobody uses it.
-fn unmount_idle(path: &Path) -> Result<(), MountError> {
-    if rustix::process::geteuid().is_root() {
-        return rustix::mount::unmount(path, UnmountFlags::NOFOLLOW).map_err(|e| failed("unmount", path)(e.into()));
+fn unmount(entry: &MountEntry, when_busy: WhenBusy) -> Result<Unmounted, MountError> {
+    let path = &entry.mount_point;
+    if !rustix::process::geteuid().is_root() {
+        if run_helper(path, "-u").is_ok() {
+            return Ok(Unmounted::Now);
+        }
+        let is_aborted = when_busy == WhenBusy::Abort && abort(entry).is_ok();
+        run_helper(path, "-uz")?;
+        return Ok(if is_aborted {
+            Unmounted::Aborted
+        } else {
+            Unmounted::WhenUnused
+        });
     }
-    run_helper(path, "-u")
+    match (rustix::mount::unmount(path, UnmountFlags::NOFOLLOW), when_busy) {
+        (Ok(()), _) => Ok(Unmounted::Now),
+        (Err(rustix::io::Errno::BUSY), WhenBusy::Detach) => detach(path).map(|()| Unmounted::WhenUnused),
+        // FORCE has the driver abort the connection first.
+        (Err(rustix::io::Errno::BUSY), WhenBusy::Abort) => {
+            let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
+            rustix::mount::unmount(path, flags).map_err(|e| failed("abort", path)(e.into()))?;
+            Ok(Unmounted::Aborted)
+        }
+        (Err(e), _) => Err(failed("unmount", path)(e.into())),
+    }
 }
 
-fn unmount(path: &Path) -> Result<Unmounted, MountError> {
-    if !rustix::process::geteuid().is_root() {
-        return match run_helper(path, "-u") {
-            Ok(()) => Ok(Unmounted::Now),
-            Err(_) => run_helper(path, "-uz").map(|()| Unmounted::WhenUnused),
-        };
-    }
-    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
-        Ok(()) => Ok(Unmounted::Now),
-        Err(rustix::io::Errno::BUSY) => detach(path).map(|()| Unmounted::WhenUnused),
-        Err(e) => Err(failed("unmount", path)(e.into())),
-    }
+/// Aborts the connection through the FUSE control file system, where that is mounted: its files
+/// belong to the one who mounted.
+fn abort(entry: &MountEntry) -> io::Result<()> {
+    let (_, minor) = entry.device.split_once(':').unwrap_or_default();
+    std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1")
 }
 
 fn detach(path: &Path) -> Result<(), MountError> {
@@ -501,7 +470,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plan = plan(dir.path());
         let ours = plan.mount().unwrap();
-        unmount(&plan.mount_point).unwrap();
+        unmount(&ours.guard.entry, WhenBusy::Detach).unwrap();
         let other = MountPlan {
             store: "/someone/else".into(),
             ..plan.clone()
@@ -557,10 +526,7 @@ mod tests {
         plan.flags |= MountFlags::RDONLY;
         plan.allow_other = true;
         let text = String::from_utf8(plan.helper_options()).unwrap();
-        assert!(
-            text.starts_with(r"fsname=/a\,b\\c,subtype=tallyfs,"),
-            "{text}"
-        );
+        assert!(text.starts_with(r"fsname=/a\,b\\c,subtype=tallyfs,"), "{text}");
         assert!(text.ends_with(",ro,allow_other"), "{text}");
     }
 }

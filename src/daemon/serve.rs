@@ -30,8 +30,6 @@ use crate::store::tree::Tree;
 
 /// Threads that serve requests, at least.
 const THREADS_MIN: usize = 4;
-/// How long a stop waits for files to be closed.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at what is dirty.
 const WRITE_BACK_PACE: Duration = Duration::from_millis(500);
 /// Between two removals of past date directories, in paces of the write-back.
@@ -109,8 +107,9 @@ fn run(
     config: &Config,
 ) -> Result<(), DaemonError> {
     let stopper = guard.clone();
-    let _signals = SignalThread::start(move || match stopper.unmount_within(STOP_PATIENCE) {
-        Ok(Unmounted::WhenUnused) => log::warn!("files are still open; the mount ends with the last of them"),
+    let _signals = SignalThread::start(move || match stopper.end() {
+        Ok(Unmounted::WhenUnused) => log::warn!("files are still open; the mount is detached and ends with the last of them"),
+        Ok(Unmounted::Aborted) => log::warn!("files were still open; what was written to them is sealed"),
         Ok(Unmounted::Now | Unmounted::Already) => {}
         Err(e) => log::error!("{e}"),
     })

@@ -52,9 +52,7 @@ struct StopOnce<F> {
 
 impl<F: FnOnce()> StopOnce<F> {
     fn new(on_stop: F) -> Self {
-        Self {
-            on_stop: Some(on_stop),
-        }
+        Self { on_stop: Some(on_stop) }
     }
 
     fn take(&mut self, signal: i32) {
@@ -98,8 +96,7 @@ mod tests {
     fn a_real_signal_reaches_the_closure() {
         let (sender, receiver) = mpsc::channel();
         let thread = SignalThread::start(move || sender.send(()).unwrap()).unwrap();
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
-            .unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
         receiver.recv().unwrap();
         drop(thread);
     }
