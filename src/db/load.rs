@@ -1,0 +1,94 @@
+//! Reading rows, the same for the daemon and for a reader beside it. Numbers that SQLite can only
+//! hold as signed are stored with the same bits.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::rows::{DayRow, DirRow, Identity, LastRun, LinkRow};
+use crate::id::Ino;
+use crate::units::Meters;
+
+pub(super) fn dirs(db: &Connection) -> rusqlite::Result<Vec<DirRow>> {
+    db.prepare(
+        "SELECT ino, generation, parent, name, own_bytes, own_files, own_dirs
+         FROM directory ORDER BY ino",
+    )?
+    .query_map([], |row| {
+        Ok(DirRow {
+            ino: Ino(number(row, 0)?),
+            generation: row.get(1)?,
+            parent: Ino(number(row, 2)?),
+            name: row.get(3)?,
+            own: Meters {
+                bytes: number(row, 4)?,
+                files: number(row, 5)?,
+                dirs: number(row, 6)?,
+            },
+        })
+    })?
+    .collect()
+}
+
+pub(super) fn links(db: &Connection) -> rusqlite::Result<Vec<LinkRow>> {
+    db.prepare("SELECT ino, parent, names, bytes FROM link ORDER BY ino, parent")?
+        .query_map([], |row| {
+            Ok(LinkRow {
+                ino: Ino(number(row, 0)?),
+                parent: Ino(number(row, 1)?),
+                names: number(row, 2)?,
+                bytes: number(row, 3)?,
+            })
+        })?
+        .collect()
+}
+
+pub(super) fn days(db: &Connection, tenant: &str, count: u32) -> rusqlite::Result<Vec<DayRow>> {
+    db.prepare(
+        "SELECT date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
+                bytes_added, bytes_deleted, created_at, updated_at
+         FROM storage_usage_log WHERE tenant = ?1 ORDER BY date DESC LIMIT ?2",
+    )?
+    .query_map((tenant, count), |row| {
+        Ok(DayRow {
+            date: row.get(0)?,
+            tenant: row.get(1)?,
+            total_files: number(row, 2)?,
+            total_size_bytes: number(row, 3)?,
+            recordings_added: number(row, 4)?,
+            recordings_deleted: number(row, 5)?,
+            bytes_added: number(row, 6)?,
+            bytes_deleted: number(row, 7)?,
+            created_at_s: number(row, 8)?,
+            updated_at_s: number(row, 9)?,
+        })
+    })?
+    .collect()
+}
+
+/// Missing keys read as what is safe: not clean, no boot, epoch zero.
+pub(super) fn last_run(db: &Connection) -> rusqlite::Result<LastRun> {
+    let store_id: Option<[u8; 16]> = meta(db, "store_id")?;
+    let root_ino: Option<i64> = meta(db, "root_ino")?;
+    let log_epoch: Option<i64> = meta(db, "log_epoch")?;
+    let created_at_s: Option<i64> = meta(db, "created_at")?;
+    Ok(LastRun {
+        identity: store_id.zip(root_ino).map(|(store_id, root_ino)| Identity {
+            store_id,
+            root_ino: Ino(root_ino.cast_unsigned()),
+        }),
+        clean: meta(db, "clean")?.unwrap_or(false),
+        boot_id: meta(db, "boot_id")?,
+        log_epoch: log_epoch.unwrap_or(0).cast_unsigned(),
+        created_at_s: created_at_s.unwrap_or(0).cast_unsigned(),
+    })
+}
+
+fn meta<T: rusqlite::types::FromSql>(db: &Connection, key: &str) -> rusqlite::Result<Option<T>> {
+    db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+        row.get(0)
+    })
+    .optional()
+}
+
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get(column).map(i64::cast_unsigned)
+}

@@ -1,0 +1,24 @@
+//! The database: the only module that speaks SQL. It holds rows, not rules; memory is the truth
+//! while the daemon runs, the database is at most a second behind, and losing it loses nothing
+//! that a scan cannot bring back.
+
+mod database;
+mod error;
+mod load;
+mod open;
+mod reader;
+mod rows;
+mod schema;
+mod totals;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use database::Database;
+pub use error::Error;
+pub use open::Found;
+pub use reader::{Reader, Snapshot, open_read_only};
+pub use rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow};
+pub use totals::Totals;
+pub use writer::{Ask, Collected, Writer, WriterStatus};

@@ -1,0 +1,106 @@
+//! Read-only view for commands beside a running daemon or on a store at rest. Never creates,
+//! migrates, repairs or sets aside anything.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::open::{self, BUSY_TIMEOUT};
+use super::rows::{DayRow, DirRow, LastRun, LinkRow};
+use super::{Error, load};
+
+/// A read-only connection.
+pub struct Reader {
+    path: PathBuf,
+    db: Connection,
+}
+
+/// Rows of one instant, for [`super::Totals`].
+pub struct Snapshot {
+    pub dirs: Vec<DirRow>,
+    pub links: Vec<LinkRow>,
+}
+
+/// Opens the database at `path` for reading.
+///
+/// # Errors
+/// As [`super::Database::open`]; a damaged or empty file is [`Error::Damaged`], and stays.
+pub fn open_read_only(path: &Path) -> Result<Reader, Error> {
+    std::fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
+    let db = match attempt(path, &uri(path, "mode=ro")) {
+        // Without a right to write beside it there can be no log index; and without a log none
+        // is needed, since nobody has the file open.
+        Err(Error::Sqlite { .. } | Error::ReadOnly { .. }) if !has_log(path) => {
+            attempt(path, &uri(path, "immutable=1"))?
+        }
+        other => other?,
+    };
+    Ok(Reader {
+        path: path.to_path_buf(),
+        db,
+    })
+}
+
+impl Reader {
+    pub fn last_run(&self) -> Result<LastRun, Error> {
+        self.read(load::last_run)
+    }
+
+    /// Directories and links as of one committed write-back.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.read(|db| {
+            let transaction = db.unchecked_transaction()?;
+            Ok(Snapshot {
+                dirs: load::dirs(&transaction)?,
+                links: load::links(&transaction)?,
+            })
+        })
+    }
+
+    /// The newest `count` days of one tenant, newest first; `""` is the whole mount.
+    pub fn days(&self, tenant: &str, count: u32) -> Result<Vec<DayRow>, Error> {
+        self.read(|db| load::days(db, tenant, count))
+    }
+
+    fn read<T>(&self, body: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        body(&self.db).map_err(|e| Error::sqlite(&self.path, "read", e))
+    }
+}
+
+fn attempt(path: &Path, uri: &str) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(uri, flags).map_err(|e| Error::sqlite(path, "open", e))?;
+    match open::inspect(&db, path, BUSY_TIMEOUT)? {
+        Some(_) => Ok(db),
+        None => Err(Error::Damaged {
+            path: path.to_path_buf(),
+            reason: "it holds no tables".to_owned(),
+        }),
+    }
+}
+
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_os_string();
+    log.push("-wal");
+    Path::new(&log).exists()
+}
+
+/// SQLite's URI form, with every byte escaped that could mean something in it.
+fn uri(path: &Path, query: &str) -> String {
+    let mut uri = String::from("file:");
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri.push('?');
+    uri.push_str(query);
+    uri
+}

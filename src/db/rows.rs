@@ -1,0 +1,101 @@
+//! Rows as plain structs: what is written back, what a start reads, what a scan yields.
+//! They carry no behaviour, so that the ledger, a scan and the database can be compared row by row.
+
+use crate::id::Ino;
+use crate::units::Meters;
+
+/// One directory. The root is its own parent and has an empty name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirRow {
+    pub ino: Ino,
+    /// Tells a directory from an earlier one with the same inode number.
+    pub generation: u32,
+    pub parent: Ino,
+    /// Name in the parent, as bytes.
+    pub name: Vec<u8>,
+    /// What lies directly in it: plaintext bytes and count of its inodes with one link, and its
+    /// direct sub-directories. Inodes with several links are not in here but in [`LinkRow`]s.
+    pub own: Meters,
+}
+
+/// Links of one inode with several links that lie in one directory.
+/// An inode is charged once, to the deepest directory that holds all its links.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkRow {
+    pub ino: Ino,
+    pub parent: Ino,
+    /// How many links of `ino` lie in `parent`, 1 or more.
+    pub names: u64,
+    /// Plaintext length of the inode: the whole of it, the same in each of its rows.
+    pub bytes: u64,
+}
+
+/// What a day of one tenant changed since the last write-back.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct DayDelta {
+    /// Period key, `2026-11-21`.
+    pub date: String,
+    /// Name of the tenant; empty for the whole mount.
+    pub tenant: String,
+    /// Figures of now, not differences.
+    pub total_files: u64,
+    pub total_size_bytes: u64,
+    /// Differences, added to what the row holds.
+    pub recordings_added: u64,
+    pub recordings_deleted: u64,
+    pub bytes_added: u64,
+    pub bytes_deleted: u64,
+}
+
+/// One row of `storage_usage_log`. Times are seconds since 1970.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct DayRow {
+    pub date: String,
+    pub tenant: String,
+    pub total_files: u64,
+    pub total_size_bytes: u64,
+    pub recordings_added: u64,
+    pub recordings_deleted: u64,
+    pub bytes_added: u64,
+    pub bytes_deleted: u64,
+    pub created_at_s: u64,
+    pub updated_at_s: u64,
+}
+
+/// What one transaction writes.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Batch {
+    /// Rows to insert or to put in place of those with the same `ino`.
+    pub dirs: Vec<DirRow>,
+    pub removed_dirs: Vec<Ino>,
+    /// All rows of each inode that is named here; they take the place of its old ones.
+    pub links: Vec<LinkRow>,
+    /// Inodes that have no link rows any more.
+    pub removed_links: Vec<Ino>,
+    pub days: Vec<DayDelta>,
+    /// Every change of this epoch of the dirty log and of all before it is in the rows now.
+    pub log_epoch: u64,
+    /// Seconds since 1970, for the `created_at` and `updated_at` of days.
+    pub at_s: u64,
+}
+
+/// Which store the database belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    pub store_id: [u8; 16],
+    pub root_ino: Ino,
+}
+
+/// How the last daemon left the database.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct LastRun {
+    pub identity: Option<Identity>,
+    /// The last daemon stopped in order: the rows are what is on disk.
+    pub clean: bool,
+    /// Boot in which the last daemon ran.
+    pub boot_id: Option<[u8; 16]>,
+    /// See [`Batch::log_epoch`]. Dirty logs that begin later than one past it leave a gap: scan.
+    pub log_epoch: u64,
+    /// Seconds since 1970.
+    pub created_at_s: u64,
+}

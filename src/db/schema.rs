@@ -1,0 +1,106 @@
+//! Tables and their versions. `user_version` counts the migrations that were applied; a migration
+//! is never changed once released, and each runs in one transaction together with its number.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// Each entry takes the schema from its index to the next number.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE directory (
+    ino        INTEGER PRIMARY KEY,
+    generation INTEGER NOT NULL,
+    parent     INTEGER NOT NULL,
+    name       BLOB NOT NULL,
+    own_bytes  INTEGER NOT NULL,
+    own_files  INTEGER NOT NULL,
+    own_dirs   INTEGER NOT NULL
+) STRICT;
+CREATE TABLE link (
+    ino    INTEGER NOT NULL,
+    parent INTEGER NOT NULL,
+    names  INTEGER NOT NULL,
+    bytes  INTEGER NOT NULL,
+    PRIMARY KEY (ino, parent)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE storage_usage_log (
+    date               TEXT NOT NULL,
+    tenant             TEXT NOT NULL DEFAULT '',
+    total_files        INTEGER NOT NULL DEFAULT 0,
+    total_size_bytes   INTEGER NOT NULL DEFAULT 0,
+    recordings_added   INTEGER NOT NULL DEFAULT 0,
+    recordings_deleted INTEGER NOT NULL DEFAULT 0,
+    bytes_added        INTEGER NOT NULL DEFAULT 0,
+    bytes_deleted      INTEGER NOT NULL DEFAULT 0,
+    created_at         INTEGER NOT NULL,
+    updated_at         INTEGER NOT NULL,
+    PRIMARY KEY (date, tenant)
+) STRICT, WITHOUT ROWID;
+"];
+
+/// Selects that fail when a table or a column is missing.
+const PROBES: &[&str] = &[
+    "SELECT key, value FROM meta LIMIT 0",
+    "SELECT ino, generation, parent, name, own_bytes, own_files, own_dirs FROM directory LIMIT 0",
+    "SELECT ino, parent, names, bytes FROM link LIMIT 0",
+    "SELECT date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
+            bytes_added, bytes_deleted, created_at, updated_at FROM storage_usage_log LIMIT 0",
+];
+
+/// The newest schema that this program knows.
+pub(super) const LATEST: i64 = 1;
+
+const _: () = assert!(MIGRATIONS.len() == 1 && LATEST == 1);
+
+/// State of a file as its schema shows it.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Schema {
+    Empty,
+    Known(i64),
+    Newer(i64),
+    /// Tables are missing, or are not ours.
+    Wrong(String),
+}
+
+/// Looks without writing.
+pub(super) fn inspect(db: &Connection) -> rusqlite::Result<Schema> {
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > LATEST {
+        return Ok(Schema::Newer(version));
+    }
+    if version <= 0 {
+        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+        return Ok(if tables == 0 && version == 0 {
+            Schema::Empty
+        } else {
+            Schema::Wrong(format!("schema {version} with {tables} foreign objects"))
+        });
+    }
+    if version == LATEST {
+        for probe in PROBES {
+            match db.prepare(probe) {
+                Ok(_) => {}
+                Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+                    return Ok(Schema::Wrong(e.to_string()));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(Schema::Known(version))
+}
+
+/// Brings the file from `version` to [`LATEST`]. A kill leaves it at one of the versions between.
+pub(super) fn migrate(db: &mut Connection, version: i64) -> rusqlite::Result<()> {
+    for (number, sql) in (1_i64..).zip(MIGRATIONS) {
+        if number > version {
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch(sql)?;
+            transaction.pragma_update(None, "user_version", number)?;
+            transaction.commit()?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! The thread that writes back: at most once a second, off the path of every request. A poke never
+//! blocks and carries nothing; what is dirty is asked for when there is time to write it.
+//!
+//! A failing database stalls nobody: what could not be written is handed back and asked for again,
+//! with growing pauses. A database that vanished or was damaged while the daemon runs is opened
+//! anew and gets every row, since memory is the truth.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+
+use super::rows::Batch;
+use super::{Database, Error};
+
+/// Between the starts of two write-backs.
+const PACE: Duration = Duration::from_secs(1);
+/// Longest pause after failures.
+const PACE_FAILING_MAX: Duration = Duration::from_secs(32);
+const FAILURES_DOUBLED_MAX: u32 = 5;
+const _: () = assert!(PACE.as_secs() << FAILURES_DOUBLED_MAX == PACE_FAILING_MAX.as_secs());
+
+/// What the writer wants to have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// What changed since the last successful answer.
+    Dirty,
+    /// Every row there is: the database is new or has lost its rows.
+    Everything,
+}
+
+/// An answer, and what to do once its fate is known. Exactly one of the two is called.
+pub struct Collected {
+    pub batch: Batch,
+    pub on_committed: Box<dyn FnOnce() + Send>,
+    /// Gets the batch back; its directories and links are dirty still, its days not yet counted.
+    pub on_failed: Box<dyn FnOnce(Batch) + Send>,
+}
+
+/// How the writing goes, for `status`. Times are those of the clock given to [`Writer::spawn`].
+#[derive(Clone, Default, Debug)]
+pub struct WriterStatus {
+    pub last_success: Option<Duration>,
+    /// Since when nothing could be written; `None` while all is well.
+    pub failing_since: Option<Duration>,
+    /// Attempts that failed since then.
+    pub failure_count: u32,
+    /// The last error ever, kept after it is over.
+    pub last_error: Option<String>,
+}
+
+impl WriterStatus {
+    /// How far the rows may lag behind memory, beyond the usual second.
+    pub fn behind_by(&self, now: Duration) -> Duration {
+        self.failing_since
+            .map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+}
+
+/// Handle of the writer thread. Dropping it stops the thread like [`Writer::stop`], without the
+/// answer.
+pub struct Writer {
+    poke: Sender<()>,
+    /// Nothing is ever sent: letting go of it is the message.
+    stop: Option<Sender<()>>,
+    status: Arc<Mutex<WriterStatus>>,
+    thread: Option<JoinHandle<Stopped>>,
+}
+
+/// The database, and whether the last write-back went through.
+type Stopped = (Database, Result<(), Error>);
+
+impl Writer {
+    /// Starts the thread. `source` collects what is to be written; `now` is the time since 1970.
+    /// With `Ask::Everything` as `first` the first write-back, at once, puts every row: that is
+    /// how the result of a scan or a replay gets in.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn spawn(
+        database: Database,
+        first: Ask,
+        source: impl FnMut(Ask) -> Collected + Send + 'static,
+        now: impl Fn() -> Duration + Send + 'static,
+    ) -> io::Result<Self> {
+        let (poke, poked) = bounded(1);
+        let (stop, stopped) = bounded(0);
+        let work = WriteBack::new(database, first, source, now);
+        let status = Arc::clone(&work.status);
+        let thread = thread::Builder::new()
+            .name("db-writer".to_owned())
+            .spawn(move || run(work, &poked, &stopped))?;
+        Ok(Self {
+            poke,
+            stop: Some(stop),
+            status,
+            thread: Some(thread),
+        })
+    }
+
+    /// Something is dirty. Never blocks.
+    pub fn poke(&self) {
+        // Full means that a poke is waiting already; closed, that the thread is gone.
+        let _ = self.poke.try_send(());
+    }
+
+    pub fn status(&self) -> WriterStatus {
+        self.status.lock().clone()
+    }
+
+    /// Writes what is left, ends the thread and gives the database back, with the outcome of
+    /// that last write. `None` if the thread had panicked.
+    ///
+    /// Only after `Ok` may the database be marked clean.
+    pub fn stop(mut self) -> Option<(Database, Result<(), Error>)> {
+        self.stop = None;
+        self.thread.take().and_then(|thread| thread.join().ok())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run<S, N>(mut work: WriteBack<S, N>, poked: &Receiver<()>, stopped: &Receiver<()>) -> Stopped
+where
+    S: FnMut(Ask) -> Collected,
+    N: Fn() -> Duration,
+{
+    while work.is_wanted() || select_poke(poked, stopped) {
+        // The error is in the status and in the log.
+        let _ = work.attempt();
+        // A poke that comes meanwhile stays in the channel and counts afterwards.
+        if stopped.recv_timeout(work.pause()) == Err(RecvTimeoutError::Disconnected) {
+            break;
+        }
+    }
+    let last = work.attempt();
+    (work.database, last)
+}
+
+/// Waits for a poke (true) or the end (false).
+fn select_poke(poked: &Receiver<()>, stopped: &Receiver<()>) -> bool {
+    crossbeam_channel::select_biased! {
+        recv(stopped) -> _ => false,
+        recv(poked) -> message => message.is_ok(),
+    }
+}
+
+/// What the thread does, without its waiting.
+struct WriteBack<S, N> {
+    database: Database,
+    source: S,
+    now: N,
+    ask: Ask,
+    /// The last attempt failed.
+    failing: bool,
+    status: Arc<Mutex<WriterStatus>>,
+}
+
+impl<S, N> WriteBack<S, N>
+where
+    S: FnMut(Ask) -> Collected,
+    N: Fn() -> Duration,
+{
+    fn new(database: Database, ask: Ask, source: S, now: N) -> Self {
+        Self {
+            database,
+            source,
+            now,
+            ask,
+            failing: false,
+            status: Arc::default(),
+        }
+    }
+
+    /// There is something to write whether or not anybody pokes.
+    fn is_wanted(&self) -> bool {
+        self.failing || self.ask == Ask::Everything
+    }
+
+    /// Time until the next attempt: longer with every failure.
+    fn pause(&self) -> Duration {
+        let failures = self.status.lock().failure_count;
+        PACE * (1 << failures.min(FAILURES_DOUBLED_MAX))
+    }
+
+    /// One write-back. Its outcome is in the status and, at the turns, in the log.
+    fn attempt(&mut self) -> Result<(), Error> {
+        let begun = (self.now)();
+        let outcome = self.ensure_open(begun).and_then(|()| self.write());
+        match &outcome {
+            Ok(()) => self.note_success(),
+            Err(e) => self.note_failure(begun, e),
+        }
+        self.failing = outcome.is_err();
+        outcome
+    }
+
+    fn ensure_open(&mut self, now: Duration) -> Result<(), Error> {
+        if !self.database.is_gone() {
+            return Ok(());
+        }
+        self.ask = Ask::Everything;
+        let found = self.database.reopen(now.as_secs())?;
+        log::warn!(
+            "{}: the database was removed, replaced or damaged while in use; opened anew ({found:?}), all rows are written again",
+            self.database.path().display()
+        );
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let ask = self.ask;
+        let Collected {
+            batch,
+            on_committed,
+            on_failed,
+        } = (self.source)(ask);
+        let written = match ask {
+            Ask::Dirty => self.database.commit(&batch),
+            Ask::Everything => self.database.replace(&batch),
+        };
+        match written {
+            Ok(()) => {
+                self.ask = Ask::Dirty;
+                on_committed();
+                Ok(())
+            }
+            Err(e) => {
+                on_failed(batch);
+                if e.is_damage() {
+                    self.database.abandon();
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn note_success(&self) {
+        let mut status = self.status.lock();
+        status.last_success = Some((self.now)());
+        status.failing_since = None;
+        let failures = std::mem::take(&mut status.failure_count);
+        drop(status);
+        if failures > 0 {
+            log::info!(
+                "{}: written again after {failures} failures",
+                self.database.path().display()
+            );
+        }
+    }
+
+    fn note_failure(&self, begun: Duration, error: &Error) {
+        let mut status = self.status.lock();
+        status.failing_since.get_or_insert(begun);
+        status.failure_count = status.failure_count.saturating_add(1);
+        status.last_error = Some(error.to_string());
+        let first = status.failure_count == 1;
+        drop(status);
+        if first {
+            log::error!("{error}; usage is exact in memory, writing is tried again");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The store on disk.
+
+pub mod dirty_log;
