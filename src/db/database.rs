@@ -187,7 +187,7 @@ impl Database {
         operation: &'static str,
         body: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), Error> {
-        let mut run = || {
+        let run = || {
             let transaction = self
                 .db
                 .transaction_with_behavior(TransactionBehavior::Immediate)?;
