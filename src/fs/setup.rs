@@ -44,7 +44,9 @@ impl FileSystem {
             links,
             dirty: parts.dirty,
             ring: parts.ring,
-            write_options: WriteOptions { strict_overwrite: parts.config.durability.strict_overwrite },
+            write_options: WriteOptions {
+                strict_overwrite: parts.config.durability.strict_overwrite,
+            },
             config: parts.config,
             clock: parts.clock,
             daemon: parts.daemon,

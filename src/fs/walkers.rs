@@ -45,7 +45,11 @@ impl Walkers {
         if walkers.len() < WALKERS_MAX || walkers.contains_key(&thread) {
             let walker = walkers.entry(thread).or_default();
             walker.made.retain(|made| *made != place);
-            if !walker.absent.iter().any(|(absent, since)| *absent == place && is_fresh(*since, now, lifetime)) {
+            if !walker
+                .absent
+                .iter()
+                .any(|(absent, since)| *absent == place && is_fresh(*since, now, lifetime))
+            {
                 push_bounded(&mut walker.absent, (place, now));
             }
         }
@@ -61,7 +65,9 @@ impl Walkers {
     /// one above it (`way`, the place itself included) is absent, and has not made it since.
     pub fn may_make(&self, thread: u32, place: &Place, way: &[Place], now: Duration, lifetime: Duration) -> bool {
         let mut walkers = self.walkers.lock();
-        let Some(walker) = walkers.get(&thread) else { return false };
+        let Some(walker) = walkers.get(&thread) else {
+            return false;
+        };
         if !walker.is_on_the_way(now, lifetime) {
             walkers.remove(&thread);
             self.count.store(walkers.len(), Ordering::Release);
@@ -115,7 +121,10 @@ mod tests {
         walkers.told_absent(40, tenant, NOW, LIFETIME);
         assert!(walkers.are_any());
         assert!(walkers.may_make(40, &year, &way, NOW, LIFETIME));
-        assert!(!walkers.may_make(41, &year, &way, NOW, LIFETIME), "everybody else sees what is there");
+        assert!(
+            !walkers.may_make(41, &year, &way, NOW, LIFETIME),
+            "everybody else sees what is there"
+        );
         walkers.made(40, year.clone());
         assert!(!walkers.may_make(40, &year, &way, NOW, LIFETIME), "now it is its own");
     }

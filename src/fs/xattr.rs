@@ -31,10 +31,16 @@ impl FileSystem {
     /// ENODATA, ERANGE.
     pub fn getxattr(&self, number: u64, name: &OsStr, bytes_max: usize) -> FsResult<XattrAnswer> {
         if !name.as_bytes().starts_with(b"user.") {
-            return Err(if name.as_bytes().starts_with(b"system.") { Errno::EOPNOTSUPP } else { Errno::ENODATA });
+            return Err(if name.as_bytes().starts_with(b"system.") {
+                Errno::EOPNOTSUPP
+            } else {
+                Errno::ENODATA
+            });
         }
         let (node, name) = (self.nodes.get(number)?, c_name(name)?);
-        answer(bytes_max, |buffer| node.with_path(&self.tree, |fd| get_xattr(fd, &name, buffer)))
+        answer(bytes_max, |buffer| {
+            node.with_path(&self.tree, |fd| get_xattr(fd, &name, buffer))
+        })
     }
 
     /// listxattr(2); `bytes_max` 0 asks for the size.
@@ -45,7 +51,12 @@ impl FileSystem {
         let node = self.nodes.get(number)?;
         let mut all = vec![0; LIST_BYTES_MAX];
         let bytes = node.with_path(&self.tree, |fd| list_xattr(fd, &mut all))?;
-        let shown: Vec<u8> = all[..bytes].split_inclusive(|&byte| byte == 0).filter(|name| name.starts_with(b"user.")).flatten().copied().collect();
+        let shown: Vec<u8> = all[..bytes]
+            .split_inclusive(|&byte| byte == 0)
+            .filter(|name| name.starts_with(b"user."))
+            .flatten()
+            .copied()
+            .collect();
         match bytes_max {
             0 => Ok(XattrAnswer::Size(shown.len())),
             max if shown.len() > max => Err(Errno(libc::ERANGE)),
@@ -73,7 +84,14 @@ pub enum XattrAnswer {
 }
 
 fn answer(bytes_max: usize, mut read: impl FnMut(&mut [u8]) -> FsResult<usize>) -> FsResult<XattrAnswer> {
-    let mut value = vec![0; if bytes_max == 0 { VALUE_BYTES_MAX } else { bytes_max.min(VALUE_BYTES_MAX) }];
+    let mut value = vec![
+        0;
+        if bytes_max == 0 {
+            VALUE_BYTES_MAX
+        } else {
+            bytes_max.min(VALUE_BYTES_MAX)
+        }
+    ];
     let bytes = read(&mut value)?;
     if bytes_max == 0 {
         return Ok(XattrAnswer::Size(bytes));
@@ -87,5 +105,9 @@ fn writable(name: &OsStr) -> FsResult<()> {
     if RESERVED.iter().any(|reserved| name.starts_with(reserved)) {
         return Err(Errno::EPERM);
     }
-    if name.starts_with(b"user.") { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+    if name.starts_with(b"user.") {
+        Ok(())
+    } else {
+        Err(Errno::EOPNOTSUPP)
+    }
 }

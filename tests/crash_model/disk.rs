@@ -50,7 +50,8 @@ impl State {
 
     fn put_version(&mut self, index: u64, page: Option<Page>, cut: bool) {
         self.sequence += 1;
-        let known = self.cache.contains_key(&index) || self.durable.contains_key(&index) || self.dirty.contains_key(&index);
+        let known =
+            self.cache.contains_key(&index) || self.durable.contains_key(&index) || self.dirty.contains_key(&index);
         match &page {
             Some(page) => drop(self.cache.insert(index, page.clone())),
             None => drop(self.cache.remove(&index)),

@@ -129,7 +129,10 @@ impl Oracle {
             None => (self.length(), self.length()),
         };
         if found.length < low || found.length > high {
-            return Err(format!("after a kill the length is {}, not {low} to {high}", found.length));
+            return Err(format!(
+                "after a kill the length is {}, not {low} to {high}",
+                found.length
+            ));
         }
         for (start, bytes, piece) in &found.pieces {
             let Some(piece) = piece else {
@@ -188,8 +191,11 @@ impl Oracle {
 
     fn was_given(&self, at: u64, byte: u8) -> bool {
         let in_hole = self.holes || self.since.iter().any(|l| matches!(l.change, Change::Cut { .. }));
-        let unpromised =
-            at >= self.promised.len() as u64 || self.since.iter().any(|l| matches!(l.change, Change::Cut { to } if to <= at));
+        let unpromised = at >= self.promised.len() as u64
+            || self
+                .since
+                .iter()
+                .any(|l| matches!(l.change, Change::Cut { to } if to <= at));
         if byte == 0 && in_hole && unpromised {
             return true;
         }

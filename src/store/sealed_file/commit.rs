@@ -291,7 +291,8 @@ impl Content {
         };
         let nonce = self.nonce()?;
         let mut page = [0; PAGE_BYTES];
-        seal_page(&self.key, &nonce, Place::Tail, header, payload, &mut page).map_err(sealed_error(PageName::Block(block)))?;
+        seal_page(&self.key, &nonce, Place::Tail, header, payload, &mut page)
+            .map_err(sealed_error(PageName::Block(block)))?;
         write_page(backing, &page, tail_slot_offset(slot))
     }
 }

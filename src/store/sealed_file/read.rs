@@ -67,7 +67,12 @@ impl PageReader {
             place: PageName::Block(block),
             cause,
         };
-        if let Some((_, payload)) = self.in_slots.iter().flat_map(|r| r.iter()).find(|(known, _)| *known == block) {
+        if let Some((_, payload)) = self
+            .in_slots
+            .iter()
+            .flat_map(|r| r.iter())
+            .find(|(known, _)| *known == block)
+        {
             page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].copy_from_slice(&payload[..]);
             return Ok(Some(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]));
         }
@@ -144,7 +149,10 @@ impl<B: Backing> SealedFile<B> {
 
     /// One whole block of the body, under the inode's lock; a hole reads as zeros.
     pub(super) fn read_block(&self, block: u64) -> Result<[u8; BLOCK_PLAIN_BYTES], StoreError> {
-        let content = self.content.as_ref().ok_or_else(|| io::Error::other("no content to read"))?;
+        let content = self
+            .content
+            .as_ref()
+            .ok_or_else(|| io::Error::other("no content to read"))?;
         let mut page = [0; PAGE_BYTES];
         read_full(&*self.backing, &mut page, body_offset(block))?;
         let mut out = [0; BLOCK_PLAIN_BYTES];
@@ -189,7 +197,8 @@ impl<B: Backing> SealedFile<B> {
         let block = block_of(plain_offset);
         let tail_from = (end.tail_bytes > 0).then(|| plain_offset_of(end.tail_block));
         let in_body = self.backing.next_data(body_offset(block))?;
-        let found = in_body.map(|at| plain_offset_of(((at - body_offset(0)) / PAGE_BYTES as u64).max(1)).max(plain_offset));
+        let found =
+            in_body.map(|at| plain_offset_of(((at - body_offset(0)) / PAGE_BYTES as u64).max(1)).max(plain_offset));
         let in_slots = content.recovered.iter().flat_map(|r| r.restore.iter());
         let in_slots = in_slots
             .map(|(known, _)| *known)

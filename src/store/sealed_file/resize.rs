@@ -252,6 +252,9 @@ impl<B: Backing> SealedFile<B> {
             return Ok(false);
         }
         let page = body_offset(block);
-        Ok(self.backing.next_data(page)?.is_none_or(|at| at >= page + PAGE_BYTES as u64))
+        Ok(self
+            .backing
+            .next_data(page)?
+            .is_none_or(|at| at >= page + PAGE_BYTES as u64))
     }
 }

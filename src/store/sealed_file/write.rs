@@ -177,7 +177,11 @@ impl<B: Backing> SealedFile<B> {
             first[at..].copy_from_slice(&data[..P - at]);
             for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate() {
                 let from = i * P;
-                let payload = if i == 0 { &first[..] } else { &data[from - at..from - at + P] };
+                let payload = if i == 0 {
+                    &first[..]
+                } else {
+                    &data[from - at..from - at + P]
+                };
                 content.seal_body(generation, end.tail_block + i as u64, payload, page)?;
             }
             Ok::<_, StoreError>(backing.write_at(scratch, body_offset(end.tail_block))? / PAGE_BYTES)
@@ -216,7 +220,11 @@ impl<B: Backing> SealedFile<B> {
         let end = content.end();
         if !content.tail_durable_in_body {
             // A seal that was overtaken may have put this block into the body under a sealed head.
-            return if end.tail_bytes > 0 { self.in_place_barrier() } else { Ok(()) };
+            return if end.tail_bytes > 0 {
+                self.in_place_barrier()
+            } else {
+                Ok(())
+            };
         }
         if content.tails.current.is_none() || content.tail_slot_block != end.tail_block || !content.tail_written {
             content.write_tail(&*backing, end.tail_block, end.tail_bytes)?;
