@@ -35,10 +35,18 @@ struct Tail {
     payload: Payload,
 }
 
-/// The best copy of one block.
-enum Copy {
-    InSlot(u8),
-    InBody,
+/// The newest copy of one block.
+struct Copy {
+    /// Its tail slot; `None`: its body page.
+    slot: Option<u8>,
+    header: PageHeader,
+    payload: Payload,
+}
+
+impl Copy {
+    fn used(&self) -> usize {
+        usize::from(self.header.length)
+    }
 }
 
 impl<B: Backing> SealedFile<B> {
@@ -251,16 +259,13 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
     content.durable_through = end.tail_block - 1;
     content.tail_loaded = true;
     match tail {
-        Some((copy, payload)) => {
-            content.tail = payload;
-            match copy {
-                Copy::InSlot(slot) => {
-                    content.tails.durable = Some(slot);
-                    content.tails.current = Some(slot);
-                    content.tail_slot_block = end.tail_block;
-                }
-                Copy::InBody => content.tail_durable_in_body = true,
-            }
+        Some(copy) => {
+            content.tail_written = copy.used() == end.tail_bytes;
+            content.tail = copy.payload;
+            content.tails.durable = copy.slot;
+            content.tails.current = copy.slot;
+            content.tail_slot_block = copy.slot.map_or(0, |_| end.tail_block);
+            content.tail_durable_in_body = copy.slot.is_none();
         }
         // No copy of a last block that must be there: reading it says so.
         None if end.tail_bytes > 0 && (!content.holes_allowed || pages.is_torn(end.tail_block)?) => {
@@ -286,7 +291,7 @@ struct Pages<'a, B> {
 }
 
 impl<B: Backing> Pages<'_, B> {
-    fn body(&self, block: u64) -> Result<Option<(PageHeader, Payload)>, StoreError> {
+    fn body(&self, block: u64) -> Result<Option<Copy>, StoreError> {
         let mut page = [0; PAGE_BYTES];
         read_full(self.backing, &mut page, body_offset(block))?;
         let Ok(header) = open_body(&self.key, block, &mut page) else {
@@ -297,28 +302,34 @@ impl<B: Backing> Pages<'_, B> {
         }
         let mut payload = Box::new([0; BLOCK_PLAIN_BYTES]);
         payload.copy_from_slice(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]);
-        Ok(Some((header, payload)))
+        Ok(Some(Copy {
+            slot: None,
+            header,
+            payload,
+        }))
     }
 
-    /// The newest copy of a block and its length; `None` when there is none.
-    fn best(&self, block: u64) -> Result<Option<(usize, Copy, Payload)>, StoreError> {
-        let in_slot = self
-            .tails
-            .iter()
-            .filter(|t| t.header.block == block)
-            .max_by_key(|t| t.header.generation);
+    /// The newest copy of a block; `None` when there is none.
+    fn best(&self, block: u64) -> Result<Option<Copy>, StoreError> {
+        let in_slots = self.tails.iter().filter(|tail| tail.header.block == block);
+        let in_slot = in_slots.max_by_key(|tail| tail.header.generation);
         let in_body = self.body(block)?;
-        Ok(match (in_slot, in_body) {
-            (Some(tail), Some((header, _))) if tail.header.generation > header.generation => Some(from_slot(tail)),
-            (_, Some((header, payload))) => Some((usize::from(header.length), Copy::InBody, payload)),
-            (Some(tail), None) => Some(from_slot(tail)),
-            (None, None) => None,
-        })
+        let Some(tail) = in_slot else { return Ok(in_body) };
+        if in_body
+            .as_ref()
+            .is_some_and(|body| body.header.generation >= tail.header.generation)
+        {
+            return Ok(in_body);
+        }
+        Ok(Some(Copy {
+            slot: Some(tail.slot),
+            header: tail.header,
+            payload: tail.payload.clone(),
+        }))
     }
 
     /// The plaintext length that the pages tell, and the copy of the last partial block.
-    #[allow(clippy::type_complexity)]
-    fn end(&self, head: &HeadRecord) -> Result<(u64, Option<(Copy, Payload)>), StoreError> {
+    fn end(&self, head: &HeadRecord) -> Result<(u64, Option<Copy>), StoreError> {
         if usize::from(head.head_bytes) < HEAD_PLAIN_BYTES {
             return Ok((u64::from(head.head_bytes), None));
         }
@@ -342,10 +353,12 @@ impl<B: Backing> Pages<'_, B> {
                 0
             };
             match self.best(block)? {
-                Some((BLOCK_PLAIN_BYTES, _, _)) => block += 1,
-                Some((used, copy, payload)) => {
-                    let used = used.max(least);
-                    return Ok((plain_offset_of(block) + used as u64, Some((copy, payload))));
+                Some(copy) if copy.used() == BLOCK_PLAIN_BYTES => block += 1,
+                Some(copy) => {
+                    // A copy newer than the head knows better: the block was cut since.
+                    let newer = copy.header.generation > head.generation;
+                    let used = if newer { copy.used() } else { copy.used().max(least) };
+                    return Ok((plain_offset_of(block) + used as u64, Some(copy)));
                 }
                 // Damage in what is vouched for is told by reads; an unvouched page was never synced.
                 None if block > vouched && self.is_torn(block)? => return Ok((plain_offset_of(block), None)),
@@ -396,20 +409,13 @@ impl<B: Backing> Pages<'_, B> {
             let block = tail.header.block;
             if block < tail_block
                 && found.iter().all(|(known, _)| *known != block)
-                && let Some((used, copy, payload)) = self.best(block)?
-                && (if used < BLOCK_PLAIN_BYTES {
-                    head.holes_allowed && block > vouched
-                } else {
-                    matches!(copy, Copy::InSlot(_))
-                })
+                && let Some(copy) = self.best(block)?
+                && (copy.slot.is_some() || copy.used() < BLOCK_PLAIN_BYTES)
+                && (copy.used() == BLOCK_PLAIN_BYTES || head.holes_allowed && block > vouched)
             {
-                found.push((block, payload));
+                found.push((block, copy.payload));
             }
         }
         Ok(found)
     }
-}
-
-fn from_slot(tail: &Tail) -> (usize, Copy, Payload) {
-    (usize::from(tail.header.length), Copy::InSlot(tail.slot), tail.payload.clone())
 }
