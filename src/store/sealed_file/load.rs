@@ -18,7 +18,7 @@ use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
 use crate::store::sealed_file::pages::write_page;
 use crate::store::sealed_file::read::read_full;
-use crate::store::sealed_file::{Content, HeadOnDisk, Recovered, SealedFile, WriteOptions};
+use crate::store::sealed_file::{Content, HeadOnDisk, Recovered, Restore, SealedFile, WriteOptions};
 
 type Payload = Box<[u8; BLOCK_PLAIN_BYTES]>;
 
@@ -128,12 +128,8 @@ impl<B: Backing> SealedFile<B> {
         // The opening that crashed may have used one count more than any page shows.
         content.generation = Generation::first_of(seen + 2);
         content.renew_epoch()?;
-        for (block, payload) in restore.iter() {
-            let mut page = [0; PAGE_BYTES];
-            let generation = content.next_generation();
-            content.seal_body(generation, *block, &payload[..], &mut page)?;
-            write_page(&*backing, &page, body_offset(*block))?;
-        }
+        self.restore_blocks(&restore)?;
+        let content = self.content_mut()?;
         let fence = end.tail_block + u64::from(end.tail_bytes > 0);
         content.floor = Floor {
             block: fence,
@@ -144,6 +140,29 @@ impl<B: Backing> SealedFile<B> {
         self.sync_now()?;
         self.cut_pages_from(fence)?;
         self.content_mut()?.recovered = None;
+        Ok(())
+    }
+
+    /// Puts blocks back to the body, whole. A crash on the way finds each in its slot still.
+    fn restore_blocks(&mut self, restore: &[Restore]) -> Result<(), StoreError> {
+        let backing = self.backing.clone();
+        let (in_slots, in_body): (Vec<_>, Vec<_>) = restore.iter().partition(|r| r.slot.is_some());
+        for block in in_slots.iter().chain(&in_body) {
+            let content = self.content_mut()?;
+            if block.slot.is_none() {
+                // Its body page is the only copy: another one is durable before that page changes.
+                let slot = (0..SLOT_COUNT as u8).find(|&slot| !content.tails.uses(slot));
+                let slot = slot.expect("recovery uses one tail slot");
+                content.write_aside(&*backing, slot, block.block, &block.payload[..])?;
+                self.sync_backing()?;
+            }
+            let content = self.content_mut()?;
+            let mut page = [0; PAGE_BYTES];
+            let generation = content.next_generation();
+            content.seal_body(generation, block.block, &block.payload[..], &mut page)?;
+            write_page(&*backing, &page, body_offset(block.block))?;
+            self.sync_backing()?;
+        }
         Ok(())
     }
 }
@@ -250,7 +269,7 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
     let was_sealed = head.record.state == State::Sealed;
     let (plain_length, tail) = pages.end(&head.record)?;
     let restore = pages
-        .only_in_slots(&head.record, length::end_of(plain_length).tail_block)?
+        .to_restore(&head.record, length::end_of(plain_length).tail_block)?
         .into();
     let mut content = from_head(head);
     content.plain_length = plain_length;
@@ -376,21 +395,30 @@ impl<B: Backing> Pages<'_, B> {
     /// The first block from `from` to before `to` that has a page, but none that opens: with holes
     /// allowed a missing page says nothing, a torn one is the end of what reached the disk whole.
     fn first_torn(&self, from: u64, to: u64) -> Result<Option<u64>, StoreError> {
+        let mut torn = None;
+        self.each_page(from, to, |block| {
+            if self.tails.iter().all(|tail| tail.header.block != block) && self.is_torn(block)? {
+                torn = Some(block);
+            }
+            Ok(torn.is_none())
+        })?;
+        Ok(torn)
+    }
+
+    /// Every block from `from` to before `to` that has a body page, until `visit` says stop.
+    fn each_page(&self, from: u64, to: u64, mut visit: impl FnMut(u64) -> Result<bool, StoreError>) -> Result<(), StoreError> {
         let mut block = from;
         while block < to {
             let Some(at) = self.backing.next_data(body_offset(block))? else {
                 break;
             };
             block = block.max((at - body_offset(0)) / PAGE_BYTES as u64);
-            if block >= to {
+            if block >= to || !visit(block)? {
                 break;
-            }
-            if self.tails.iter().all(|tail| tail.header.block != block) && self.is_torn(block)? {
-                return Ok(Some(block));
             }
             block += 1;
         }
-        Ok(None)
+        Ok(())
     }
 
     fn is_torn(&self, block: u64) -> Result<bool, StoreError> {
@@ -400,20 +428,29 @@ impl<B: Backing> Pages<'_, B> {
     }
 
     /// Blocks before `tail_block` whose body page is torn, missing or older than the copy in a slot.
-    /// A partial copy counts in a file with holes alone, and there behind what is vouched for: a head
-    /// may tell a length for which the padded page of this block never reached the disk.
-    fn only_in_slots(&self, head: &HeadRecord, tail_block: u64) -> Result<Vec<(u64, Payload)>, StoreError> {
-        let mut found: Vec<(u64, Payload)> = Vec::new();
+    /// A partial copy, in a slot or in the body, counts in a file with holes alone, and there behind
+    /// what is vouched for: a head may tell a length for which the padded page never reached the disk.
+    fn to_restore(&self, head: &HeadRecord, tail_block: u64) -> Result<Vec<Restore>, StoreError> {
+        let mut found: Vec<Restore> = Vec::new();
         let vouched = self.vouched(head);
-        for tail in &self.tails {
-            let block = tail.header.block;
-            if block < tail_block
-                && found.iter().all(|(known, _)| *known != block)
-                && let Some(copy) = self.best(block)?
-                && (copy.slot.is_some() || copy.used() < BLOCK_PLAIN_BYTES)
-                && (copy.used() == BLOCK_PLAIN_BYTES || head.holes_allowed && block > vouched)
-            {
-                found.push((block, copy.payload));
+        let mut blocks: Vec<u64> = self.tails.iter().map(|tail| tail.header.block).collect();
+        if head.holes_allowed && head.state == State::Open {
+            self.each_page(vouched + 1, tail_block, |block| {
+                blocks.push(block);
+                Ok(true)
+            })?;
+        }
+        blocks.sort_unstable();
+        blocks.dedup();
+        for block in blocks.into_iter().filter(|&block| block < tail_block) {
+            let Some(copy) = self.best(block)? else { continue };
+            let partial = copy.used() < BLOCK_PLAIN_BYTES;
+            if partial && head.holes_allowed && block > vouched || !partial && copy.slot.is_some() {
+                found.push(Restore {
+                    block,
+                    slot: copy.slot,
+                    payload: copy.payload,
+                });
             }
         }
         Ok(found)

@@ -117,8 +117,17 @@ struct Content {
 struct Recovered {
     /// Highest open count seen on any page.
     open_count_seen: u32,
-    /// Blocks whose only good copy lies in a tail slot, padded to the whole block.
-    restore: Arc<Vec<(u64, Box<[u8; BLOCK_PLAIN_BYTES]>)>>,
+    /// Blocks whose body page is not what it should be.
+    restore: Arc<Vec<Restore>>,
+}
+
+/// A block that has to go back to its body page.
+struct Restore {
+    block: u64,
+    /// The tail slot of the only good copy; `None`: a body page that has to be padded.
+    slot: Option<u8>,
+    /// The whole block, padded.
+    payload: Box<[u8; BLOCK_PLAIN_BYTES]>,
 }
 
 impl<B: Backing> SealedFile<B> {
