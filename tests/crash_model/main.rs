@@ -1,10 +1,12 @@
 //! The crash model: no fsync'd byte is lost and no stale byte comes back, whatever the power takes.
 //!
 //! `TALLYFS_CRASH_IMAGES=50000 cargo test --test crash_model -- --nocapture` looks at that many crash
-//! images; `TALLYFS_CRASH_SEED` starts at another seed. A failure prints its seed.
+//! images (`--features rule-switches` adds the proof that every write rule is needed); `TALLYFS_CRASH_SEED` starts at another seed. A failure prints its seed.
 
 mod disk;
 mod history;
+#[cfg(feature = "rule-switches")]
+mod mutations;
 mod oracle;
 mod rng;
 

@@ -18,6 +18,7 @@ use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
 use crate::store::sealed_file::pages::write_page;
 use crate::store::sealed_file::read::read_full;
+use crate::store::sealed_file::rules::{Rule, holds};
 use crate::store::sealed_file::{Content, HeadOnDisk, Recovered, Restore, SealedFile, WriteOptions};
 
 type Payload = Box<[u8; BLOCK_PLAIN_BYTES]>;
@@ -120,13 +121,13 @@ impl<B: Backing> SealedFile<B> {
         let sealed_end = self.sealed_end();
         self.ensure_room(sealed_end)?;
         let content = self.content_mut()?;
-        let Some(recovered) = content.recovered.as_ref() else {
+        let Some(recovered) = content.recovered.as_ref().filter(|_| holds(Rule::Fence)) else {
             return Ok(());
         };
         let (seen, restore) = (recovered.open_count_seen, recovered.restore.clone());
         let end = content.end();
         // The opening that crashed may have used one count more than any page shows.
-        content.generation = Generation::first_of(seen + 2);
+        content.generation = content.generation.max(Generation::first_of(seen + 2));
         content.renew_epoch()?;
         self.restore_blocks(&restore)?;
         let content = self.content_mut()?;
@@ -137,7 +138,9 @@ impl<B: Backing> SealedFile<B> {
         };
         content.write_head(&*backing, State::Open)?;
         self.rewrite_tail_if_needed()?;
-        self.sync_now()?;
+        if holds(Rule::SyncFence) {
+            self.sync_now()?;
+        }
         self.cut_pages_from(fence)?;
         self.content_mut()?.recovered = None;
         Ok(())

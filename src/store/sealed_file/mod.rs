@@ -14,6 +14,8 @@ mod load;
 mod pages;
 mod read;
 mod resize;
+#[doc(hidden)]
+pub mod rules;
 mod slots;
 mod write;
 
@@ -73,6 +75,7 @@ pub struct SealedFile<B: Backing> {
 }
 
 /// Keys, lengths and marks of a file that has at least one byte.
+#[allow(clippy::struct_excessive_bools)] // Independent facts about what is on disk, not one state.
 struct Content {
     key: Arc<FileKey<Cipher>>,
     nonces: NonceSource,

@@ -2,6 +2,7 @@
 //! writing (a page changed while it is written back can reach the disk mixed).
 
 use crate::sealed::SLOT_COUNT;
+use crate::store::sealed_file::rules::{Rule, holds};
 
 /// Marks of the three head slots or the three tail slots of one file.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -16,8 +17,11 @@ pub struct Slots {
 
 impl Slots {
     /// The slot to write now: the current one again when nothing relies on it, or a free one.
-    pub fn writable(&self) -> u8 {
-        let relied_on = |slot: u8| Some(slot) == self.durable || Some(slot) == self.syncing;
+    pub fn writable(self) -> u8 {
+        let relied_on = |slot: u8| {
+            (Some(slot) == self.durable && holds(Rule::SpareDurableSlot))
+                || (Some(slot) == self.syncing && holds(Rule::SpareSyncingSlot))
+        };
         if let Some(current) = self.current
             && !relied_on(current)
         {
@@ -28,7 +32,7 @@ impl Slots {
     }
 
     /// Whether a slot holds something that counts, or that a sync may be writing.
-    pub fn uses(&self, slot: u8) -> bool {
+    pub fn uses(self, slot: u8) -> bool {
         [self.durable, self.syncing, self.current].contains(&Some(slot))
     }
 

@@ -1,0 +1,59 @@
+//! Every write rule is needed: taken out alone, the model finds a loss.
+
+use tallyfs::store::sealed_file::rules::{Rule, break_rule};
+
+const RULES: [(Rule, u64); 24] = [
+    (Rule::TailBeforeAck, 2_000),
+    (Rule::SpareDurableSlot, 2_000),
+    (Rule::SpareSyncingSlot, 60_000),
+    (Rule::MarksOfTheBeginning, 60_000),
+    (Rule::OpenHead, 2_000),
+    (Rule::InPlaceBarrier, 60_000),
+    (Rule::VouchBarrier, 60_000),
+    (Rule::RememberFailedSync, 60_000),
+    (Rule::SyncBeforeSealedHead, 60_000),
+    (Rule::StopWhenOvertaken, 60_000),
+    (Rule::SyncBeforeSize, 60_000),
+    (Rule::SecondHead, 60_000),
+    (Rule::SyncUnknownMarks, 60_000),
+    (Rule::CoverTail, 60_000),
+    (Rule::CopyAside, 60_000),
+    (Rule::CutFloor, 60_000),
+    (Rule::SyncBeforeShrink, 60_000),
+    (Rule::SyncAfterShrink, 60_000),
+    (Rule::SyncAfterClear, 60_000),
+    (Rule::HeadAtSync, 60_000),
+    (Rule::PadShortBlock, 60_000),
+    (Rule::Fence, 60_000),
+    (Rule::SyncFence, 60_000),
+    (Rule::TailsVouch, 60_000),
+];
+
+/// Puts the rule back whatever happens.
+struct Broken;
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        break_rule(None);
+    }
+}
+
+#[test]
+fn every_rule_taken_out_alone_loses_something() {
+    let mut missed = Vec::new();
+    for (rule, within) in RULES {
+        let _broken = Broken;
+        break_rule(Some(rule));
+        match crate::run(1, within) {
+            Err((seed, counts, what)) => {
+                let first = what.lines().next().unwrap_or_default();
+                println!("{rule:?}: found after {} images (seed {seed}): {first}", counts.images);
+            }
+            Ok(counts) => {
+                println!("{rule:?}: NOT found in {} images", counts.images);
+                missed.push(rule);
+            }
+        }
+    }
+    assert!(missed.is_empty(), "the model does not notice that these are gone: {missed:?}");
+}
