@@ -166,9 +166,11 @@ impl<B: Backing> SealedFile<B> {
         self.content.as_ref().map(|c| c.key.identity().file_id())
     }
 
-    /// Whether the size on disk tells the length, so that a scan needs no key.
+    /// Whether the file is sealed: the size on disk tells the length, so that a scan needs no key.
     pub fn is_clean(&self) -> bool {
-        self.size_on_disk == length::sealed_size(self.plain_length())
+        // A power cut can leave the size of the last sealing under an open head of the same length.
+        let sealed = |c: &Content| c.head_on_disk == HeadOnDisk::Sealed && c.recovered.is_none();
+        self.size_on_disk == length::sealed_size(self.plain_length()) && self.content.as_ref().is_none_or(sealed)
     }
 
     /// Whether something was written that no sync covers yet.
