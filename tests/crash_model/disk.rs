@@ -4,7 +4,7 @@
 
 #![allow(dead_code)] // Two tests share it, and each leaves something out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -70,7 +70,9 @@ impl State {
     fn set_size(&mut self, size: u64) {
         if size < self.cache_size {
             let first_gone = size.div_ceil(PAGE);
-            let gone: Vec<u64> = self.cache.range(first_gone..).map(|(index, _)| *index).collect();
+            let cached = self.cache.range(first_gone..).map(|(index, _)| *index);
+            let on_disk = self.durable.range(first_gone..).map(|(index, _)| *index);
+            let gone: BTreeSet<u64> = cached.chain(on_disk).collect();
             for index in gone {
                 self.put_version(index, None, true);
             }

@@ -260,6 +260,7 @@ impl<B: Backing> SealedFile<B> {
         let end = content.end();
         let second = content.second_head_slot();
         let third = (0..SLOT_COUNT as u8).find(|&slot| Some(slot) != content.heads.current && slot != second);
+        content.heads.twin = Some(second);
         content.tails = super::Slots::default();
         content.tail_slot_block = 0;
         content.tail_durable_in_body = end.tail_bytes > 0;

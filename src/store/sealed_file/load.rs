@@ -25,6 +25,8 @@ type Payload = Box<[u8; BLOCK_PLAIN_BYTES]>;
 
 struct Head {
     slot: u8,
+    /// The slot of another copy of it.
+    twin: Option<u8>,
     key: Arc<FileKey<Cipher>>,
     record: HeadRecord,
     block0: Box<[u8; HEAD_PLAIN_BYTES]>,
@@ -182,9 +184,11 @@ fn newest_head(ring: &KeyRing, slots: &mut [u8]) -> Result<Option<Head>, SealedE
         }
         match open_one(ring, page) {
             Ok((key, record, block0)) => {
+                let twin = best.as_ref().filter(|b| b.record == record).map(|b| b.slot);
                 if best.as_ref().is_none_or(|b| b.record.generation <= record.generation) {
                     best = Some(Head {
                         slot: slot as u8,
+                        twin,
                         key,
                         record,
                         block0,
@@ -246,6 +250,7 @@ fn from_head(head: Head) -> Content {
     content.block0 = head.block0;
     content.heads.durable = Some(head.slot);
     content.heads.current = Some(head.slot);
+    content.heads.twin = head.twin;
     content.holes_allowed = head.record.holes_allowed;
     content.floor = head.record.floor;
     content.head_vouches = head.record.durable_through;

@@ -13,6 +13,8 @@ pub struct Slots {
     pub syncing: Option<u8>,
     /// Written last; holds the newest content.
     pub current: Option<u8>,
+    /// Holds a second copy of the durable one (sealed heads); written last of all.
+    pub twin: Option<u8>,
 }
 
 impl Slots {
@@ -27,8 +29,9 @@ impl Slots {
         {
             return current;
         }
-        let free = (0..SLOT_COUNT as u8).find(|&slot| !relied_on(slot));
-        free.expect("three slots, two of them relied on")
+        let free = || (0..SLOT_COUNT as u8).filter(|&slot| !relied_on(slot));
+        let slot = free().find(|&slot| Some(slot) != self.twin).or_else(|| free().next());
+        slot.expect("three slots, two of them relied on")
     }
 
     /// Whether a slot holds something that counts, or that a sync may be writing.
@@ -44,6 +47,9 @@ impl Slots {
     /// The sync that began with `written` in place is done.
     pub fn sync_done(&mut self, written: Option<u8>) {
         self.syncing = None;
+        if self.durable != written {
+            self.twin = None;
+        }
         self.durable = written;
     }
 }
