@@ -295,7 +295,7 @@ impl Content {
         if !self.tail_written && end.tail_bytes > 0 {
             self.write_tail(backing, end.tail_block, end.tail_bytes)?;
         }
-        if self.holes_allowed && self.head_on_disk == HeadOnDisk::Open && holds(Rule::HeadAtSync) {
+        if self.holes_allowed && self.head_on_disk == HeadOnDisk::Open && holds(Rule::HolesHead) {
             self.write_head(backing, State::Open)?;
         }
         Ok(())

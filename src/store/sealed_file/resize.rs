@@ -201,7 +201,9 @@ impl<B: Backing> SealedFile<B> {
         let undo = (content.plain_length, content.holes_allowed);
         content.holes_allowed = true;
         content.plain_length = boundary;
-        if let Err(e) = content.write_head(&*backing, State::Open) {
+        if holds(Rule::HolesHead)
+            && let Err(e) = content.write_head(&*backing, State::Open)
+        {
             (content.plain_length, content.holes_allowed) = undo;
             return Err(e);
         }

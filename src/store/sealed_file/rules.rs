@@ -42,8 +42,9 @@ pub enum Rule {
     SyncAfterShrink,
     /// 8: the size is durably zero before new content.
     SyncAfterClear,
-    /// 9: every sync of a file with holes writes a head.
-    HeadAtSync,
+    /// 9: a head tells the length of a file with holes, when one is made and at every sync (the first
+    /// alone would do for power cuts; the second keeps what is vouched for fresh).
+    HolesHead,
     /// 9: a short block is padded before a later one is written.
     PadShortBlock,
     /// Section 6: a fence behind a recovered end.
