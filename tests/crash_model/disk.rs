@@ -304,6 +304,8 @@ struct Inner {
     /// One in so many calls leaves a snapshot of the state before it; 0: none.
     snapshot_one_in: u64,
     snapshots: Vec<State>,
+    /// Every page written since the last look, when somebody looks.
+    written: Option<Vec<(u64, Vec<u8>)>>,
 }
 
 /// The disk as the engine sees it.
@@ -317,6 +319,7 @@ impl Disk {
             rng: Rng::new(seed),
             snapshot_one_in: 0,
             snapshots: Vec::new(),
+            written: None,
         })))
     }
 
@@ -338,6 +341,11 @@ impl Disk {
 
     pub fn take_snapshots(&self) -> Vec<State> {
         std::mem::take(&mut self.inner().snapshots)
+    }
+
+    /// The pages written since the last call, by offset.
+    pub fn take_written(&self) -> Vec<(u64, Vec<u8>)> {
+        self.inner().written.replace(Vec::new()).unwrap_or_default()
     }
 
     pub fn write_back(&self) {
@@ -417,6 +425,10 @@ impl Backing for Disk {
         inner.fault()?;
         let taken = inner.short(bytes.len(), sealed_offset);
         inner.state.write(&bytes[..taken], sealed_offset);
+        if let Some(written) = inner.written.as_mut() {
+            let pages = bytes[..taken].chunks(PAGE as usize).enumerate();
+            written.extend(pages.map(|(i, page)| (sealed_offset + i as u64 * PAGE, page.to_vec())));
+        }
         Ok(taken)
     }
 

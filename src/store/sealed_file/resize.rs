@@ -113,6 +113,7 @@ impl<B: Backing> SealedFile<B> {
         content.tail_written = true;
         content.tail_durable_in_body = false;
         content.durable_through = content.durable_through.min(end.tail_block - 1);
+        content.shrink_to = Some(end.tail_block);
         if holds(Rule::SyncBeforeShrink) {
             self.sync_now()?;
         }

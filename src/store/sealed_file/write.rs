@@ -233,6 +233,7 @@ impl<B: Backing> SealedFile<B> {
     /// Rule 8: the file does not grow again before a shrink is durable.
     pub(super) fn settle_shrink(&mut self) -> Result<(), StoreError> {
         if let Some(block) = self.content_mut()?.shrink_to {
+            self.sync_now()?;
             self.cut_pages_from(block)?;
         }
         if self.content_mut()?.shrink_unsynced && holds(Rule::SyncAfterShrink) {
