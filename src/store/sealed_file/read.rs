@@ -12,7 +12,7 @@ use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, SealedError
 use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
 use crate::store::sealed_file::pages::{RUN_PAGES, with_scratch};
-use crate::store::sealed_file::{Content, HeadOnDisk, SealedFile, sealed_error};
+use crate::store::sealed_file::{Content, HeadOnDisk, Restore, SealedFile, sealed_error};
 
 const P0: u64 = HEAD_PLAIN_BYTES as u64;
 const P: u64 = BLOCK_PLAIN_BYTES as u64;
@@ -42,7 +42,7 @@ struct PageReader {
     /// Of the sealed head: no page is newer.
     newest: Option<Generation>,
     /// Blocks that recovery found in slots and that are not back in the body yet.
-    in_slots: Option<Arc<Vec<(u64, Box<[u8; BLOCK_PLAIN_BYTES]>)>>>,
+    in_slots: Option<Arc<Vec<Restore>>>,
 }
 
 impl PageReader {
@@ -67,13 +67,13 @@ impl PageReader {
             place: PageName::Block(block),
             cause,
         };
-        if let Some((_, payload)) = self
+        if let Some(known) = self
             .in_slots
             .iter()
             .flat_map(|r| r.iter())
-            .find(|(known, _)| *known == block)
+            .find(|known| known.block == block)
         {
-            page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].copy_from_slice(&payload[..]);
+            page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].copy_from_slice(&known.payload[..]);
             return Ok(Some(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]));
         }
         if self.holes_allowed && page.iter().all(|&byte| byte == 0) {
@@ -201,7 +201,7 @@ impl<B: Backing> SealedFile<B> {
             in_body.map(|at| plain_offset_of(((at - body_offset(0)) / PAGE_BYTES as u64).max(1)).max(plain_offset));
         let in_slots = content.recovered.iter().flat_map(|r| r.restore.iter());
         let in_slots = in_slots
-            .map(|(known, _)| *known)
+            .map(|known| known.block)
             .filter(|&known| known >= block)
             .min()
             .map(plain_offset_of);
@@ -234,7 +234,7 @@ impl<B: Backing> SealedFile<B> {
                 .recovered
                 .iter()
                 .flat_map(|r| r.restore.iter())
-                .any(|(known, _)| *known == block);
+                .any(|known| known.block == block);
             if !in_slot {
                 break;
             }
