@@ -81,7 +81,10 @@ fn a_missing_mount_point_is_named() {
     let missing = place.path("nowhere");
     assert_says(&refuses(&["mount", &place.path("store"), &missing]), &[&missing]);
     fs::write(&missing, b"").unwrap();
-    assert_says(&refuses(&["mount", &place.path("store"), &missing]), &[&missing, "directory"]);
+    assert_says(
+        &refuses(&["mount", &place.path("store"), &missing]),
+        &[&missing, "directory"],
+    );
 }
 
 #[test]
@@ -264,7 +267,10 @@ fn a_wrong_command_line_shows_its_usage() {
     let place = Place::new();
     assert_says(&refuses(&["usage", &place.path("nowhere")]), &[&place.path("nowhere")]);
     assert_says(&refuses(&["status", &place.path("nowhere")]), &[&place.path("nowhere")]);
-    assert_says(&run(tallyfs(), &["--help"]), &["mount", "usage", "status", "check-config"]);
+    assert_says(
+        &run(tallyfs(), &["--help"]),
+        &["mount", "usage", "status", "check-config"],
+    );
     assert_says(&run(tallyfs(), &["--version"]), &["tallyfs", env!("CARGO_PKG_VERSION")]);
 }
 
@@ -288,7 +294,10 @@ fn usage_is_shown_for_people_and_as_json_mounted_or_not() {
     let status: serde_json::Value = serde_json::from_str(&status).expect("status is JSON");
     assert!(status.is_object());
     mount.stop();
-    assert_eq!(scan::from_json(&run(tallyfs(), &["usage", text(&store), "--json"])), live);
+    assert_eq!(
+        scan::from_json(&run(tallyfs(), &["usage", text(&store), "--json"])),
+        live
+    );
     assert_says(&run(tallyfs(), &["status", text(&store)]), &["not mounted"]);
 }
 

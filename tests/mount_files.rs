@@ -106,7 +106,10 @@ fn sizes_are_exact_while_another_handle_writes(dir: &Path) {
     }
     for len in [100_000, 3_808, 44, 0, 5_000] {
         writer.set_len(len).unwrap();
-        assert_eq!((path.metadata().unwrap().len(), reader.metadata().unwrap().len()), (len, len));
+        assert_eq!(
+            (path.metadata().unwrap().len(), reader.metadata().unwrap().len()),
+            (len, len)
+        );
     }
 }
 
@@ -239,7 +242,10 @@ fn random_reads_and_writes_match_a_model(dir: &Path) {
                 let count = file.read_at(&mut bytes, at).unwrap();
                 let from = (at as usize).min(model.len());
                 let until = (at as usize + len).min(model.len()).max(from);
-                assert!(bytes[..count] == model[from..until], "step {step}: read {count} at {at}");
+                assert!(
+                    bytes[..count] == model[from..until],
+                    "step {step}: read {count} at {at}"
+                );
             }
             13 => {
                 file.set_len(at).unwrap();
@@ -294,7 +300,11 @@ fn sealed_lengths_are_exact_at_every_edge_of_the_format() {
     let mut mount = Mount::new();
     let dir = mount.dir("acme");
     let edges = [3_808_u64, 3_808 + 4_048, 3_808 + 2 * 4_048, 4_096, 8_192, 65_536];
-    let lengths: Vec<u64> = edges.into_iter().flat_map(|edge| edge - 2..=edge + 2).chain([0, 1]).collect();
+    let lengths: Vec<u64> = edges
+        .into_iter()
+        .flat_map(|edge| edge - 2..=edge + 2)
+        .chain([0, 1])
+        .collect();
     for &len in &lengths {
         make_file(&dir.join(len.to_string()), len);
     }

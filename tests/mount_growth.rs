@@ -19,7 +19,12 @@ fn limited() -> Mount {
 }
 
 fn create(path: &Path) -> File {
-    OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap()
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .unwrap()
 }
 
 #[test]
@@ -106,7 +111,10 @@ fn q29_truncate_up_is_charged_in_full() {
     assert_eq!(file.metadata().unwrap().len(), 900_000);
     assert_eq!(mount.tenant("acme").bytes, 900_000);
     file.set_len(LIMIT).unwrap();
-    assert_eq!(read(&mount.path("acme/sparse")), vec![0; usize::try_from(LIMIT).unwrap()]);
+    assert_eq!(
+        read(&mount.path("acme/sparse")),
+        vec![0; usize::try_from(LIMIT).unwrap()]
+    );
     file.set_len(10).unwrap();
     drop(file);
     assert_eq!(mount.finish().tenants["acme"], totals(10, 1, 0));
@@ -131,9 +139,19 @@ fn q30_fallocate_is_all_or_nothing() {
     let mount = limited();
     let file = create(&mount.dir("acme").join("allocated"));
     file.write_all_at(&[1; 1_000], 0).unwrap();
-    assert_eq!(fallocate(&file, FallocateFlags::empty(), 0, LIMIT + 1), Err(Errno::DQUOT));
-    assert_eq!(fallocate(&file, FallocateFlags::empty(), 500_000, 500_001), Err(Errno::DQUOT));
-    assert_eq!(file.metadata().unwrap().len(), 1_000, "a refused fallocate changes nothing");
+    assert_eq!(
+        fallocate(&file, FallocateFlags::empty(), 0, LIMIT + 1),
+        Err(Errno::DQUOT)
+    );
+    assert_eq!(
+        fallocate(&file, FallocateFlags::empty(), 500_000, 500_001),
+        Err(Errno::DQUOT)
+    );
+    assert_eq!(
+        file.metadata().unwrap().len(),
+        1_000,
+        "a refused fallocate changes nothing"
+    );
     assert_eq!(mount.tenant("acme").bytes, 1_000);
     fallocate(&file, FallocateFlags::empty(), 0, 400_000).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 400_000);
@@ -162,7 +180,9 @@ fn q31_keep_size_and_holes_are_no_way_around_the_limit() {
     assert_eq!(mount.tenant("acme").bytes, 100_000, "no refund for a hole");
     let mut content = vec![9; 100_000];
     file.read_exact_at(&mut content, 0).unwrap();
-    let expected: Vec<u8> = (0..100_000).map(|at| u8::from(!(10_000..30_000).contains(&at))).collect();
+    let expected: Vec<u8> = (0..100_000)
+        .map(|at| u8::from(!(10_000..30_000).contains(&at)))
+        .collect();
     assert!(content == expected, "zeros in the hole, ones around it");
     drop(file);
     assert_eq!(mount.finish().tenants["acme"], totals(100_000, 1, 0));
@@ -174,7 +194,10 @@ fn zero_range_zeroes_and_grows_only_within_the_limit() {
     let file = create(&mount.dir("acme").join("zeroed"));
     file.write_all_at(&vec![1; 100_000], 0).unwrap();
     fallocate(&file, FallocateFlags::ZERO_RANGE, 50_000, 10_000).unwrap();
-    assert_eq!(fallocate(&file, FallocateFlags::ZERO_RANGE, 50_000, LIMIT), Err(Errno::DQUOT));
+    assert_eq!(
+        fallocate(&file, FallocateFlags::ZERO_RANGE, 50_000, LIMIT),
+        Err(Errno::DQUOT)
+    );
     assert_eq!(mount.tenant("acme").bytes, 100_000);
     let content = read(&mount.path("acme/zeroed"));
     assert!((0..100_000).all(|at| (content[at] == 0) == (50_000..60_000).contains(&at)));

@@ -109,7 +109,11 @@ fn change(top: &Path, model: &mut Model, random: u64) {
                 .open(top.join(&file))
                 .expect("a file of the model");
             open.set_len(len as u64).expect("truncate");
-            model.get_mut(&file).and_then(Option::as_mut).expect("a file").resize(len, 0);
+            model
+                .get_mut(&file)
+                .and_then(Option::as_mut)
+                .expect("a file")
+                .resize(len, 0);
         }
         (6, Some(file)) => {
             fs::remove_file(top.join(&file)).expect("unlink");
@@ -126,9 +130,15 @@ fn change(top: &Path, model: &mut Model, random: u64) {
 }
 
 fn overwrite(top: &Path, model: &mut Model, file: &Path, random: u64, bytes: &[u8]) {
-    let content = model.get_mut(file).and_then(Option::as_mut).expect("a file of the model");
+    let content = model
+        .get_mut(file)
+        .and_then(Option::as_mut)
+        .expect("a file of the model");
     let at = usize::try_from((random >> 33) % (content.len() as u64 + 1)).expect("small");
-    let open = File::options().write(true).open(top.join(file)).expect("a file of the model");
+    let open = File::options()
+        .write(true)
+        .open(top.join(file))
+        .expect("a file of the model");
     open.write_all_at(bytes, at as u64).expect("a write");
     content.resize(content.len().max(at + bytes.len()), 0);
     content[at..at + bytes.len()].copy_from_slice(bytes);

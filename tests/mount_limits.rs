@@ -265,8 +265,9 @@ fn q35_three_children_of_five_fill_a_parent_of_fifteen() {
 
 #[test]
 fn limits_of_a_level_hold_for_every_account_of_that_level() {
-    let config =
-        format!("{RULES}[rules.limits.tenant]\nmax_bytes = 30000\n[rules.limits.agent]\nmax_bytes = 10000\nmax_files = 1\n");
+    let config = format!(
+        "{RULES}[rules.limits.tenant]\nmax_bytes = 30000\n[rules.limits.agent]\nmax_bytes = 10000\nmax_files = 1\n"
+    );
     let mount = Mount::with_config(config);
     for tenant in ["acme", "globex"] {
         for agent in ["bob", "eve"] {

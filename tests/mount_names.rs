@@ -244,13 +244,22 @@ fn extended_attributes_are_kept(dir: &Path) {
     let mut buffer = [0_u8; 4_096];
     assert_eq!(getxattr(&path, "user.call.id", &mut buffer), Err(Errno::NODATA));
     setxattr(&path, "user.call.id", b"4711", XattrFlags::CREATE).unwrap();
-    assert_eq!(setxattr(&path, "user.call.id", b"1", XattrFlags::CREATE), Err(Errno::EXIST));
-    assert_eq!(setxattr(&path, "user.other", b"1", XattrFlags::REPLACE), Err(Errno::NODATA));
+    assert_eq!(
+        setxattr(&path, "user.call.id", b"1", XattrFlags::CREATE),
+        Err(Errno::EXIST)
+    );
+    assert_eq!(
+        setxattr(&path, "user.other", b"1", XattrFlags::REPLACE),
+        Err(Errno::NODATA)
+    );
     setxattr(&path, "user.empty", b"", XattrFlags::empty()).unwrap();
     let len = getxattr(&path, "user.call.id", &mut buffer).unwrap();
     assert_eq!(&buffer[..len], b"4711");
     assert_eq!(getxattr(&path, "user.call.id", &mut [0_u8; 2]), Err(Errno::RANGE));
-    assert_eq!(listxattr(&path, &mut buffer).unwrap(), "user.call.id\0user.empty\0".len());
+    assert_eq!(
+        listxattr(&path, &mut buffer).unwrap(),
+        "user.call.id\0user.empty\0".len()
+    );
     removexattr(&path, "user.call.id").unwrap();
     assert_eq!(removexattr(&path, "user.call.id"), Err(Errno::NODATA));
     setxattr(dir, "user.directory", b"yes", XattrFlags::empty()).unwrap();

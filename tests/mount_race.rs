@@ -150,7 +150,8 @@ fn q40_a_recording_cut_by_the_limit_plays() {
     }
     let len = file.metadata().unwrap().len();
     assert_eq!(len, 100_000);
-    file.write_all_at(&wav::header(u32::try_from(len - 44).unwrap()), 0).unwrap();
+    file.write_all_at(&wav::header(u32::try_from(len - 44).unwrap()), 0)
+        .unwrap();
     drop(file);
     let content = read(&path);
     assert_eq!(wav::playable_bytes(&content), len - 44);
@@ -179,7 +180,10 @@ fn q10_writing_deleting_and_renaming_at_the_limit_keeps_usage_true() {
     });
     let usage = mount.assert_usage_true();
     let acme = usage.tenants["acme"];
-    assert!(acme.bytes <= 2_000_000 && acme.files <= 60 && acme.dirs <= 12, "{acme:?}");
+    assert!(
+        acme.bytes <= 2_000_000 && acme.files <= 60 && acme.dirs <= 12,
+        "{acme:?}"
+    );
     assert_eq!(mount.finish(), usage);
 }
 

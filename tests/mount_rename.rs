@@ -44,7 +44,10 @@ fn q13_a_file_renamed_into_a_limited_directory_is_charged_there() {
     fs::rename(mount.path("globex/call"), mount.path("acme/call")).unwrap();
     assert_tenants(&mount, totals(60_000, 1, 0), totals(0, 0, 0));
     make_file(&mount.path("outside"), 50_000);
-    refused(fs::rename(mount.path("outside"), mount.path("acme/outside")), Errno::DQUOT);
+    refused(
+        fs::rename(mount.path("outside"), mount.path("acme/outside")),
+        Errno::DQUOT,
+    );
     assert!(mount.path("outside").exists() && !mount.path("acme/outside").exists());
     assert_tenants(&mount, totals(60_000, 1, 0), totals(0, 0, 0));
     fs::rename(mount.path("acme/call"), mount.path("call")).unwrap();
@@ -80,13 +83,22 @@ fn q14_a_tree_renamed_into_a_limited_directory_takes_its_content_along() {
     assert_eq!(read(&mount.path("acme/tree/a/b/call")).len(), 30_000);
     // Refused by each of the three meters in turn.
     make_file(&mount.dir("globex/bytes").join("call"), 40_001);
-    refused(fs::rename(mount.path("globex/bytes"), mount.path("acme/bytes")), Errno::DQUOT);
+    refused(
+        fs::rename(mount.path("globex/bytes"), mount.path("acme/bytes")),
+        Errno::DQUOT,
+    );
     fs::remove_dir_all(mount.path("globex/bytes")).unwrap();
     (1..=3).for_each(|n| make_file(&mount.dir("globex/files").join(n.to_string()), 0));
-    refused(fs::rename(mount.path("globex/files"), mount.path("acme/files")), Errno::DQUOT);
+    refused(
+        fs::rename(mount.path("globex/files"), mount.path("acme/files")),
+        Errno::DQUOT,
+    );
     fs::remove_dir_all(mount.path("globex/files")).unwrap();
     mount.dir("globex/dirs/below");
-    refused(fs::rename(mount.path("globex/dirs"), mount.path("acme/dirs")), Errno::DQUOT);
+    refused(
+        fs::rename(mount.path("globex/dirs"), mount.path("acme/dirs")),
+        Errno::DQUOT,
+    );
     assert_tenants(&mount, totals(60_000, 3, 3), totals(0, 0, 2));
     fs::rename(mount.path("acme/tree/a"), mount.path("globex/a")).unwrap();
     assert_tenants(&mount, totals(10_000, 1, 1), totals(50_000, 2, 4));
@@ -124,8 +136,8 @@ fn q17_a_rename_over_a_target_is_charged_by_the_difference() {
     make_file(&mount.path("acme/target"), 60_000);
     make_file(&mount.path("acme/rest"), 40_000);
     make_file(&mount.path("globex/smaller"), 50_000);
-    make_file(&mount.path("globex/larger"), 50_001);
     fs::rename(mount.path("globex/smaller"), mount.path("acme/target")).unwrap();
+    make_file(&mount.path("globex/larger"), 50_001);
     assert_tenants(&mount, totals(90_000, 2, 0), totals(50_001, 1, 0));
     make_file(&mount.path("acme/filler"), 10_000);
     refused(
@@ -148,7 +160,10 @@ fn q17_a_rename_over_at_the_file_limit_is_net_zero() {
     let mount = two_tenants("max_files = 1");
     make_file(&mount.path("acme/old"), 10);
     make_file(&mount.path("globex/new"), 20);
-    refused(fs::rename(mount.path("globex/new"), mount.path("acme/beside")), Errno::DQUOT);
+    refused(
+        fs::rename(mount.path("globex/new"), mount.path("acme/beside")),
+        Errno::DQUOT,
+    );
     fs::rename(mount.path("globex/new"), mount.path("acme/old")).unwrap();
     assert_tenants(&mount, totals(20, 1, 0), totals(0, 0, 0));
     mount.finish();
@@ -182,7 +197,10 @@ fn q19_hard_links_are_free_inside_and_exdev_across() {
     make_file(&mount.dir("acme/sales").join("call"), LIMIT);
     fs::hard_link(mount.path("acme/sales/call"), mount.path("acme/link")).unwrap();
     assert_tenants(&mount, totals(LIMIT, 1, 1), totals(0, 0, 0));
-    refused(fs::hard_link(mount.path("acme/link"), mount.path("globex/link")), Errno::XDEV);
+    refused(
+        fs::hard_link(mount.path("acme/link"), mount.path("globex/link")),
+        Errno::XDEV,
+    );
     refused(fs::hard_link(mount.path("acme/link"), mount.path("link")), Errno::XDEV);
     assert!(!mount.path("globex/link").exists());
     fs::remove_file(mount.path("acme/sales/call")).unwrap();

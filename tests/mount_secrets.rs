@@ -44,7 +44,11 @@ fn key_needles(mount: &Mount) -> Vec<Needle> {
         kept
     };
     assert!(raw.len() >= 32, "a key of at least 32 bytes");
-    let hex = raw.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    let hex = raw
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .concat();
     vec![
         Needle {
             what: "the key",
@@ -67,7 +71,10 @@ fn key_needles(mount: &Mount) -> Vec<Needle> {
 
 fn from_hex(digits: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).expect("a hex digit") as u8;
-    digits.chunks(2).map(|pair| digit(pair[0]) * 16 + digit(pair[1])).collect()
+    digits
+        .chunks(2)
+        .map(|pair| digit(pair[0]) * 16 + digit(pair[1]))
+        .collect()
 }
 
 /// Every file of the store and the log, wherever it lies.
@@ -96,7 +103,11 @@ fn assert_absent(mount: &Mount, needles: &[Needle], when: &str) {
     for path in files_on_disk(mount) {
         let content = read(&path);
         for Needle { what, bytes } in needles {
-            assert!(!contains(&content, bytes), "{what} is readable in {} {when}", path.display());
+            assert!(
+                !contains(&content, bytes),
+                "{what} is readable in {} {when}",
+                path.display()
+            );
         }
     }
 }
@@ -148,7 +159,10 @@ fn the_same_recording_twice_looks_different_on_disk() {
             .filter(|p| p.iter().any(|&b| b != 0))
             .collect::<Vec<_>>()
     };
-    assert!(pages(&a).iter().all(|page| !pages(&b).contains(page)), "no page is the same");
+    assert!(
+        pages(&a).iter().all(|page| !pages(&b).contains(page)),
+        "no page is the same"
+    );
 }
 
 #[test]
@@ -167,7 +181,10 @@ fn the_key_file_lies_beside_the_store_for_its_owner_alone() {
         );
     }
     let limits = fs::read_to_string(process.join("limits")).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "core dumps are off: {core}");
 }
 
@@ -193,5 +210,9 @@ fn a_changed_page_is_an_error_and_never_wrong_audio() {
     file.read_exact_at(&mut head, 0).unwrap();
     assert!(head == original[..30_000], "the rest stays readable");
     assert_eq!(read(&mount.path("other")).len(), 50_000);
-    assert!(mount.log().contains("block"), "the log names the block:\n{}", mount.log());
+    assert!(
+        mount.log().contains("block"),
+        "the log names the block:\n{}",
+        mount.log()
+    );
 }

@@ -149,8 +149,7 @@ fn chown_and_chmod_of_a_whole_tree_touch_no_data() {
     let copied = mount.dir("in");
     run("cp", &["-a", &inside(&native), text(&copied)]);
     let usage = mount.usage();
-    let script =
-        "cd \"$1\" && find . -type f -printf '%P %s %T@\\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum";
+    let script = "cd \"$1\" && find . -type f -printf '%P %s %T@\\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum";
     let shown = || run("bash", &["-c", script, "bash", text(&copied)]);
     let before = shown();
     if rustix::process::geteuid().is_root() {

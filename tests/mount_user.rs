@@ -105,7 +105,10 @@ fn permissions_hold_between_users_of_a_shared_mount() {
         return;
     }
     let mount = Setup::new().arguments(&["-o", "allow_other"]).mount();
-    run("chmod", &["755", text(mount.point().parent().expect("it lies somewhere"))]);
+    run(
+        "chmod",
+        &["755", text(mount.point().parent().expect("it lies somewhere"))],
+    );
     make_file(&mount.path("private"), 1_000);
     make_file(&mount.path("public"), 1_000);
     fs::set_permissions(mount.path("private"), fs::Permissions::from_mode(0o600)).unwrap();

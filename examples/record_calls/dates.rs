@@ -20,7 +20,9 @@ pub struct Day {
 impl Day {
     /// The day by the clock, in UTC.
     pub fn today() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("the clock is past 1970");
         let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
         // Years from March on, so that the leap day is the last one of a year (Howard Hinnant, days_from_civil).
         let shifted = days + 719_468;
@@ -29,7 +31,11 @@ impl Day {
         let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let from_march = (5 * of_year + 2) / 153;
         let of_month = of_year - (153 * from_march + 2) / 5 + 1;
-        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+        let month = if from_march < 10 {
+            from_march + 3
+        } else {
+            from_march - 9
+        };
         let year = era * 400 + year_of_era + u64::from(month <= 2);
         Self {
             year,

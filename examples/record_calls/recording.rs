@@ -125,7 +125,11 @@ fn start(call: &Call) -> Result<File, (&'static str, io::Error)> {
     for rate in PROBED_RATES {
         let probed = dir.join(rate).join(name);
         absent(probed.metadata()).map_err(|e| ("rate stat", e))?;
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&probed);
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&probed);
         absent(opened).map_err(|e| ("rate open", e))?;
     }
     absent(path.metadata()).map_err(|e| ("stat", e))?;
@@ -177,7 +181,9 @@ fn write_audio(call: &Call, mut file: &File, progress: &Progress, outcome: &mut 
                 Ok(written) => {
                     done += written;
                     outcome.acknowledged_len += written as u64;
-                    progress.acknowledged_len.store(outcome.acknowledged_len, Ordering::Release);
+                    progress
+                        .acknowledged_len
+                        .store(outcome.acknowledged_len, Ordering::Release);
                 }
                 Err(error) => {
                     outcome.write_errno = outcome.write_errno.or(Some(errno(&error)));

@@ -162,13 +162,21 @@ impl Report {
             println!("{}", serde_json::Value::Object(object));
             return;
         }
-        let line = |pairs: &[(&str, u64)]| pairs.iter().map(|(n, c)| format!("{n} {c}")).collect::<Vec<_>>().join(", ");
+        let line = |pairs: &[(&str, u64)]| {
+            pairs
+                .iter()
+                .map(|(n, c)| format!("{n} {c}"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         println!("{}", line(&self.figures()));
         println!("{}", line(&self.failures()));
         for (name, [p50, p99, max]) in latencies {
             println!("{name}: p50 {p50}, p99 {p99}, max {max}");
         }
-        self.errors.iter().for_each(|(error, count)| println!("{count} x {error}"));
+        self.errors
+            .iter()
+            .for_each(|(error, count)| println!("{count} x {error}"));
         self.examples.iter().for_each(|example| println!("{example}"));
         println!("{}", if self.lost_anything() { "LOST" } else { "nothing lost" });
     }

@@ -105,11 +105,7 @@ pub fn run(request: MountRequest) -> Result<(), DaemonError> {
 /// Everything before recovery: store, lock, mount point and key.
 fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
     let mut store = Store::open(&request.store)?;
-    let mount_point = mount_point::prepare(
-        &request.mount_point,
-        &store.paths().root,
-        request.options.nonempty,
-    )?;
+    let mount_point = mount_point::prepare(&request.mount_point, &store.paths().root, request.options.nonempty)?;
     store.note_holder(&mount_point)?;
     let kek = key_file::obtain(&store, request.key)?;
     if store.is_new() {

@@ -13,6 +13,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -134,11 +136,17 @@ pub enum Unmounted {
     Aborted,
     /// It was gone before.
     Already,
+    /// Files are open, and the mount was left as it is.
+    Busy,
 }
+
+/// Between two tries to unmount while files are open.
+const RETRY_PACE: Duration = Duration::from_millis(100);
 
 /// What to do about files that are open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WhenBusy {
+    Leave,
     Detach,
     Abort,
 }
@@ -266,12 +274,26 @@ impl MountGuard {
         self.take_away(WhenBusy::Detach)
     }
 
-    /// Like [`MountGuard::unmount`], but ends the session even while files are open, so that a
-    /// daemon that was told to stop does. What was acknowledged is not touched.
+    /// Like [`MountGuard::unmount`], but for a stop that was asked for: while files are open it is
+    /// tried again, and after `patience` the session ends all the same, with errors for those who
+    /// still use it. What was acknowledged is not touched.
     ///
     /// # Errors
     /// As for [`MountGuard::unmount`].
-    pub fn end(&self) -> Result<Unmounted, MountError> {
+    pub fn end(&self, patience: Duration) -> Result<Unmounted, MountError> {
+        for nth in 0..patience.as_millis() / RETRY_PACE.as_millis() {
+            match self.take_away(WhenBusy::Leave)? {
+                Unmounted::Busy if nth == 0 => {
+                    log::info!(
+                        "files are open; waiting up to {} s for them to be closed",
+                        patience.as_secs()
+                    );
+                }
+                Unmounted::Busy => {}
+                how => return Ok(how),
+            }
+            thread::park_timeout(RETRY_PACE);
+        }
         self.take_away(WhenBusy::Abort)
     }
 
@@ -289,7 +311,7 @@ impl MountGuard {
         };
         if table.topmost(path).is_some_and(is_ours) {
             let how = unmount(&self.entry, when_busy)?;
-            self.is_done.store(true, Ordering::Release);
+            self.is_done.store(how != Unmounted::Busy, Ordering::Release);
             return Ok(how);
         }
         let ours_below = table
@@ -326,6 +348,9 @@ fn unmount(entry: &MountEntry, when_busy: WhenBusy) -> Result<Unmounted, MountEr
         if run_helper(path, "-u").is_ok() {
             return Ok(Unmounted::Now);
         }
+        if when_busy == WhenBusy::Leave {
+            return Ok(Unmounted::Busy);
+        }
         let is_aborted = when_busy == WhenBusy::Abort && abort(entry).is_ok();
         run_helper(path, "-uz")?;
         return Ok(if is_aborted {
@@ -336,6 +361,7 @@ fn unmount(entry: &MountEntry, when_busy: WhenBusy) -> Result<Unmounted, MountEr
     }
     match (rustix::mount::unmount(path, UnmountFlags::NOFOLLOW), when_busy) {
         (Ok(()), _) => Ok(Unmounted::Now),
+        (Err(rustix::io::Errno::BUSY), WhenBusy::Leave) => Ok(Unmounted::Busy),
         (Err(rustix::io::Errno::BUSY), WhenBusy::Detach) => detach(path).map(|()| Unmounted::WhenUnused),
         // FORCE has the driver abort the connection first.
         (Err(rustix::io::Errno::BUSY), WhenBusy::Abort) => {

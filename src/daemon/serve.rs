@@ -30,6 +30,8 @@ use crate::store::tree::Tree;
 
 /// Threads that serve requests, at least.
 const THREADS_MIN: usize = 4;
+/// How long a stop waits for files to be closed.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at what is dirty.
 const WRITE_BACK_PACE: Duration = Duration::from_millis(500);
 /// Between two removals of past date directories, in paces of the write-back.
@@ -47,27 +49,49 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let config = Arc::new(parts.config);
     let tree = Arc::new(open_tree(&parts.store.paths().data()).map_err(DaemonError::Data)?);
     let started = start_up::start(parts.store.paths(), &tree, &config, clock.now())?;
-    let Started { database, ledger, links, dirty, unclean, first_ask } = started;
+    let Started {
+        database,
+        ledger,
+        links,
+        dirty,
+        unclean,
+        first_ask,
+    } = started;
     let fs = FileSystem::new(crate::fs::Parts {
         tree,
         ledger,
         links,
         dirty: dirty.clone(),
-        ring: Arc::new(KeyRing::of_one(parts.kek.id.0, Kek::take(&mut { *parts.kek.bytes.expose() }))),
+        ring: Arc::new(KeyRing::of_one(
+            parts.kek.id.0,
+            Kek::take(&mut { *parts.kek.bytes.expose() }),
+        )),
         config: config.clone(),
         clock: clock.clone(),
-        daemon: Caller { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw(), thread: 0 },
+        daemon: Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            thread: 0,
+        },
     });
     let fs = Arc::new(fs.map_err(DaemonError::Data)?);
     fs.place_all();
     adopt(&fs, &unclean);
     let mut source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone());
     let writer_clock = clock.clone();
-    let writer = Writer::spawn(database, first_ask, move |ask| source.collect(ask), move || writer_clock.now());
+    let writer = Writer::spawn(
+        database,
+        first_ask,
+        move |ask| source.collect(ask),
+        move || writer_clock.now(),
+    );
     let writer = writer.map_err(DaemonError::Thread)?;
     let mounted = parts.mount_plan.mount()?;
     let threads = match config.service.threads {
-        0 => thread::available_parallelism().map_or(1, std::num::NonZero::get).saturating_mul(2).max(THREADS_MIN),
+        0 => thread::available_parallelism()
+            .map_or(1, std::num::NonZero::get)
+            .saturating_mul(2)
+            .max(THREADS_MIN),
         chosen => chosen as usize,
     };
     let session = Session::start(mounted.fd, fs.clone(), threads).map_err(DaemonError::Session)?;
@@ -78,8 +102,14 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
 }
 
 fn open_tree(data: &Path) -> io::Result<Tree> {
-    let root: OwnedFd = rustix::fs::open(data, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let root: OwnedFd = rustix::fs::open(
+        data,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX);
     Tree::new(root, limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2)
 }
 
@@ -90,11 +120,18 @@ fn adopt(fs: &Arc<FileSystem>, unclean: &[start_up::UncleanFile]) {
         match fs.adopt_unclean(file.parent, &file.name) {
             Ok(Some(length)) => bytes += length,
             Ok(None) => failed_count += 1,
-            Err(e) => log::warn!("{:?}: cannot be recovered: errno {}", String::from_utf8_lossy(&file.name), e.0),
+            Err(e) => log::warn!(
+                "{:?}: cannot be recovered: errno {}",
+                String::from_utf8_lossy(&file.name),
+                e.0
+            ),
         }
     }
     if !unclean.is_empty() {
-        log::info!("recovered {} recordings that were being written ({bytes} bytes, {failed_count} damaged)", unclean.len());
+        log::info!(
+            "recovered {} recordings that were being written ({bytes} bytes, {failed_count} damaged)",
+            unclean.len()
+        );
     }
 }
 
@@ -107,10 +144,12 @@ fn run(
     config: &Config,
 ) -> Result<(), DaemonError> {
     let stopper = guard.clone();
-    let _signals = SignalThread::start(move || match stopper.end() {
-        Ok(Unmounted::WhenUnused) => log::warn!("files are still open; the mount is detached and ends with the last of them"),
+    let _signals = SignalThread::start(move || match stopper.end(STOP_PATIENCE) {
+        Ok(Unmounted::WhenUnused) => {
+            log::warn!("files are still open; the mount is detached and ends with the last of them")
+        }
         Ok(Unmounted::Aborted) => log::warn!("files were still open; what was written to them is sealed"),
-        Ok(Unmounted::Now | Unmounted::Already) => {}
+        Ok(Unmounted::Now | Unmounted::Already | Unmounted::Busy) => {}
         Err(e) => log::error!("{e}"),
     })
     .map_err(DaemonError::Thread)?;
@@ -159,7 +198,9 @@ fn finish(fs: &Arc<FileSystem>, dirty: &Arc<DirtyLog>, writer: Writer) -> Result
     let unsealed_count = fs.seal_all();
     let synced = fs.sync_store();
     let saved = writer.stop();
-    let Some((mut database, last_write)) = saved else { return Err(DaemonError::Writer("its thread panicked".to_owned())) };
+    let Some((mut database, last_write)) = saved else {
+        return Err(DaemonError::Writer("its thread panicked".to_owned()));
+    };
     last_write.map_err(DaemonError::Database)?;
     synced.map_err(DaemonError::Data)?;
     if unsealed_count > 0 {

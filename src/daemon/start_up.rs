@@ -56,7 +56,10 @@ pub fn start(paths: &StorePaths, tree: &Tree, config: &Config, now: Duration) ->
     let boot_id = boot_id().map_err(DaemonError::Data)?;
     let (mut database, found) = Database::open(&paths.database(), now.as_secs()).map_err(DaemonError::Database)?;
     if let Found::SetAside { path, reason } = &found {
-        log::error!("the database was damaged ({reason}); it is kept as {}, and everything is counted anew", path.display());
+        log::error!(
+            "the database was damaged ({reason}); it is kept as {}, and everything is counted anew",
+            path.display()
+        );
     }
     let last = database.last_run().map_err(DaemonError::Database)?;
     let root_ino = Ino(stat_fd(tree.root()).map_err(DaemonError::Data)?.stx_ino);
@@ -74,25 +77,40 @@ pub fn start(paths: &StorePaths, tree: &Tree, config: &Config, now: Duration) ->
     if last.identity.is_none_or(|identity| identity.root_ino != root_ino) {
         let mut store_id = [0; 16];
         getrandom::fill(&mut store_id).map_err(|e| DaemonError::Data(std::io::Error::other(e.to_string())))?;
-        database.set_identity(Identity { store_id, root_ino }).map_err(DaemonError::Database)?;
+        database
+            .set_identity(Identity { store_id, root_ino })
+            .map_err(DaemonError::Database)?;
     }
     database.mark_running(boot_id).map_err(DaemonError::Database)?;
     let ledger = ledger_of(&counted.dirs, root_ino, config.mount);
     let links = multi_links(&counted.links);
     let dirty = Arc::new(dirty);
-    Ok(Started { database, ledger, links, dirty, unclean: counted.unclean, first_ask })
+    Ok(Started {
+        database,
+        ledger,
+        links,
+        dirty,
+        unclean: counted.unclean,
+        first_ask,
+    })
 }
 
 fn boot_id() -> std::io::Result<[u8; 16]> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    u128::from_str_radix(&digits, 16).map(u128::to_be_bytes).map_err(std::io::Error::other)
+    u128::from_str_radix(&digits, 16)
+        .map(u128::to_be_bytes)
+        .map_err(std::io::Error::other)
 }
 
 fn rows(database: &Database) -> Result<Counted, DaemonError> {
     let dirs = database.load_dirs().map_err(DaemonError::Database)?;
     let links = database.load_links().map_err(DaemonError::Database)?;
-    Ok(Counted { dirs, links, unclean: Vec::new() })
+    Ok(Counted {
+        dirs,
+        links,
+        unclean: Vec::new(),
+    })
 }
 
 fn replay(_database: &Database, tree: &Tree, _leftover: &Leftover) -> Result<Counted, DaemonError> {
@@ -104,25 +122,39 @@ fn scan(tree: &Tree) -> Result<Counted, DaemonError> {
     use crate::units::Meters;
     use std::collections::HashMap;
     use std::os::unix::ffi::OsStrExt;
-    let mut counted = Counted { dirs: Vec::new(), links: Vec::new(), unclean: Vec::new() };
+    let mut counted = Counted {
+        dirs: Vec::new(),
+        links: Vec::new(),
+        unclean: Vec::new(),
+    };
     let mut links: HashMap<(Ino, Ino), LinkRow> = HashMap::new();
     let root = Ino(stat_fd(tree.root()).map_err(DaemonError::Data)?.stx_ino);
     let mut waiting = vec![(Vec::<u8>::new(), root, root, Vec::<u8>::new())];
     while let Some((path, ino, parent, name)) = waiting.pop() {
         let dir = tree.open_path(&path).map_err(DaemonError::Data)?;
         let mut own = Meters::default();
-        let listing = rustix::fs::openat(&dir, c".", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).map_err(|e| DaemonError::Data(e.into()))?;
+        let listing = rustix::fs::openat(
+            &dir,
+            c".",
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(|e| DaemonError::Data(e.into()))?;
         for entry in rustix::fs::Dir::new(listing).map_err(|e| DaemonError::Data(e.into()))? {
             let entry = entry.map_err(|e| DaemonError::Data(e.into()))?;
             let n = entry.file_name();
-            if matches!(n.to_bytes(), b"." | b"..") { continue; }
+            if matches!(n.to_bytes(), b"." | b"..") {
+                continue;
+            }
             let stat = tree.stat_at(&dir, n).map_err(DaemonError::Data)?;
             let child = Ino(stat.stx_ino);
             match rustix::fs::FileType::from_raw_mode(u32::from(stat.stx_mode)) {
                 rustix::fs::FileType::Directory => {
                     own.dirs += 1;
                     let mut p = path.clone();
-                    if !p.is_empty() { p.push(b'/'); }
+                    if !p.is_empty() {
+                        p.push(b'/');
+                    }
                     p.extend_from_slice(n.to_bytes());
                     waiting.push((p, child, ino, n.to_bytes().to_vec()));
                 }
@@ -131,12 +163,23 @@ fn scan(tree: &Tree) -> Result<Counted, DaemonError> {
                     if kind == rustix::fs::FileType::RegularFile {
                         match classify(stat.stx_size) {
                             SizeOnDisk::Clean(l) => bytes = l,
-                            SizeOnDisk::Unclean => counted.unclean.push(UncleanFile { parent: ino, name: n.to_bytes().to_vec() }),
+                            SizeOnDisk::Unclean => counted.unclean.push(UncleanFile {
+                                parent: ino,
+                                name: n.to_bytes().to_vec(),
+                            }),
                             SizeOnDisk::Damaged => {}
                         }
                     }
                     if stat.stx_nlink > 1 {
-                        links.entry((child, ino)).or_insert(LinkRow { ino: child, parent: ino, names: 0, bytes }).names += 1;
+                        links
+                            .entry((child, ino))
+                            .or_insert(LinkRow {
+                                ino: child,
+                                parent: ino,
+                                names: 0,
+                                bytes,
+                            })
+                            .names += 1;
                     } else {
                         own.files += 1;
                         own.bytes += bytes;
@@ -146,7 +189,13 @@ fn scan(tree: &Tree) -> Result<Counted, DaemonError> {
         }
         let generation = crate::sys::FileHandle::of(&dir).map_or(0, |h| h.generation());
         let _ = std::ffi::OsStr::from_bytes(&name);
-        counted.dirs.push(DirRow { ino, generation, parent, name, own });
+        counted.dirs.push(DirRow {
+            ino,
+            generation,
+            parent,
+            name,
+            own,
+        });
     }
     counted.links = links.into_values().collect();
     Ok(counted)

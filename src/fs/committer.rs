@@ -120,7 +120,11 @@ impl FileSystem {
         let mut jobs: Vec<Job> = pins.into_iter().filter_map(|pin| self.begin_job(pin, status)).collect();
         while !jobs.is_empty() {
             let synced = self.sync_all(&jobs);
-            jobs = jobs.into_iter().zip(synced).filter_map(|(job, synced)| self.advance(job, synced, status)).collect();
+            jobs = jobs
+                .into_iter()
+                .zip(synced)
+                .filter_map(|(job, synced)| self.advance(job, synced, status))
+                .collect();
         }
     }
 
@@ -139,7 +143,8 @@ impl FileSystem {
             return None;
         };
         let began = if idle && !sealed.is_clean() {
-            keeping_times(sealed.backing().clone(), || sealed.seal_tail()).map(|(step, ticket)| ticket.map(|t| (Some(step), t)))
+            keeping_times(sealed.backing().clone(), || sealed.seal_tail())
+                .map(|(step, ticket)| ticket.map(|t| (Some(step), t)))
         } else if sealed.is_unsynced() {
             sealed.begin_sync().map(|ticket| Some((None, ticket)))
         } else {
@@ -149,7 +154,13 @@ impl FileSystem {
         match began {
             Ok(Some((step, ticket))) => {
                 drop(state);
-                Some(Job { pin, backing, ticket, step, _turn: turn })
+                Some(Job {
+                    pin,
+                    backing,
+                    ticket,
+                    step,
+                    _turn: turn,
+                })
             }
             Ok(None) => {
                 self.rest(pin, &mut state);
@@ -182,7 +193,8 @@ impl FileSystem {
             Some(step) => {
                 let now_s = self.now_unix_s();
                 let backing = sealed.backing().clone();
-                keeping_times(backing, || sealed.seal_next(step, job.ticket, synced, now_s)).map(|(step, ticket)| (Some(step), ticket))
+                keeping_times(backing, || sealed.seal_next(step, job.ticket, synced, now_s))
+                    .map(|(step, ticket)| (Some(step), ticket))
             }
         };
         match next {
@@ -209,7 +221,10 @@ impl FileSystem {
 
     /// Back on the list while there is more to come, else off it and out of memory.
     fn rest(&self, pin: Pin, state: &mut FileState) {
-        let done = state.sealed.as_ref().is_none_or(|sealed| sealed.is_clean() && !sealed.is_unsynced());
+        let done = state
+            .sealed
+            .as_ref()
+            .is_none_or(|sealed| sealed.is_clean() && !sealed.is_unsynced());
         if !done {
             self.committer.list.lock().push(pin);
             return;
@@ -231,7 +246,10 @@ impl FileSystem {
             state.sealed = None;
             return;
         }
-        log::error!("cannot make recording inode {} in {path:?} durable, will try again: {e}", node.ino);
+        log::error!(
+            "cannot make recording inode {} in {path:?} durable, will try again: {e}",
+            node.ino
+        );
         self.committer.list.lock().push(pin);
     }
 
@@ -252,7 +270,10 @@ impl FileSystem {
     /// # Errors
     /// Errors of the disk.
     pub fn sync_store(&self) -> io::Result<()> {
-        let root = self.nodes.root().open(&self.tree, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)?;
+        let root = self
+            .nodes
+            .root()
+            .open(&self.tree, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)?;
         Ok(rustix::fs::syncfs(root.as_fd())?)
     }
 }

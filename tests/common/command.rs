@@ -13,7 +13,9 @@ pub fn output(program: impl AsRef<std::ffi::OsStr>, args: &[&str], dir: &Path) -
     let mut command = Command::new("timeout");
     command.args(["--kill-after=10", TIME_LIMIT_S]).arg(program).args(args);
     command.current_dir(dir).stdin(Stdio::null()).env("LC_ALL", "C.UTF-8");
-    command.output().unwrap_or_else(|e| panic!("{}: {e}", program.display()))
+    command
+        .output()
+        .unwrap_or_else(|e| panic!("{}: {e}", program.display()))
 }
 
 /// Standard output of a program that must succeed.

@@ -53,7 +53,9 @@ pub fn writers(dir: &Path, processes: u64, chunk_of: impl Fn(u64) -> u64) -> Vec
 /// Runs `processes` creators in `dir` at once; how many files each made.
 #[track_caller]
 pub fn creators(dir: &Path, processes: u64) -> Vec<u64> {
-    together(processes, |n| python(CREATOR, &[text(&dir.join(format!("creator-{n}-")))]))
+    together(processes, |n| {
+        python(CREATOR, &[text(&dir.join(format!("creator-{n}-")))])
+    })
 }
 
 /// All processes wait on their standard input; closing it starts them.
@@ -78,7 +80,12 @@ fn together(processes: u64, start: impl Fn(u64) -> Child) -> Vec<u64> {
 #[track_caller]
 fn python(script: &str, args: &[&str]) -> Child {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=10", "180", "python3", "-c", script]).args(args);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(["--kill-after=10", "180", "python3", "-c", script])
+        .args(args);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command.spawn().expect("python3 runs")
 }

@@ -56,7 +56,11 @@ pub const RULES: &str = "[[rules]]\npath = \"{tenant}/{campaign}/{agent}\"\n";
 pub fn refused<T: std::fmt::Debug>(answer: io::Result<T>, errno: Errno) {
     match answer {
         Ok(value) => panic!("was allowed ({value:?}), should answer {errno:?}"),
-        Err(error) => assert_eq!(Errno::from_io_error(&error), Some(errno), "{error}, should be {errno:?}"),
+        Err(error) => assert_eq!(
+            Errno::from_io_error(&error),
+            Some(errno),
+            "{error}, should be {errno:?}"
+        ),
     }
 }
 

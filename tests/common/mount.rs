@@ -245,7 +245,11 @@ impl Mount {
             None => Command::new(tallyfs()),
             Some(id) => {
                 let mut command = Command::new("setpriv");
-                command.args([format!("--reuid={id}"), format!("--regid={id}"), "--clear-groups".into()]);
+                command.args([
+                    format!("--reuid={id}"),
+                    format!("--regid={id}"),
+                    "--clear-groups".into(),
+                ]);
                 command.arg(self.root.join("tallyfs"));
                 command
             }

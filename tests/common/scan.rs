@@ -117,10 +117,16 @@ fn entries(dir: &Path) -> impl Iterator<Item = fs::DirEntry> {
 #[track_caller]
 pub fn from_json(text: &str) -> Usage {
     let json: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
-    let number =
-        |value: &serde_json::Value, key: &str| value[key].as_u64().unwrap_or_else(|| panic!("no number {key} in {text}"));
-    let figures = |value: &serde_json::Value| totals(number(value, "bytes"), number(value, "files"), number(value, "dirs"));
-    let tenants = json["tenants"].as_array().unwrap_or_else(|| panic!("no tenants in {text}"));
+    let number = |value: &serde_json::Value, key: &str| {
+        value[key]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no number {key} in {text}"))
+    };
+    let figures =
+        |value: &serde_json::Value| totals(number(value, "bytes"), number(value, "files"), number(value, "dirs"));
+    let tenants = json["tenants"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no tenants in {text}"));
     let name = |value: &serde_json::Value| value["tenant"].as_str().expect("a tenant has a name").to_owned();
     Usage {
         total: figures(&json["total"]),

@@ -167,7 +167,8 @@ pub fn make_sample(top: &Path) {
     for (n, len) in (0_u32..).zip(LENGTHS) {
         let path = top.join("acme/sales").join(format!("call {n} <+49:30>.wav"));
         make_file(&path, len);
-        rustix::fs::lsetxattr(&path, "user.call", format!("value {n}").as_bytes(), XattrFlags::empty()).expect("an attribute");
+        rustix::fs::lsetxattr(&path, "user.call", format!("value {n}").as_bytes(), XattrFlags::empty())
+            .expect("an attribute");
         if rustix::process::geteuid().is_root() {
             chown(&path, Some(1_000 + n), Some(2_000)).expect("root gives files away");
         }

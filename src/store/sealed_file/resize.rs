@@ -6,6 +6,7 @@ use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, SLOT_COUNT,
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
 use crate::store::sealed_file::pages::write_page;
+use crate::store::sealed_file::rules::{Rule, holds};
 use crate::store::sealed_file::{SealedFile, Slots};
 
 const P0: u64 = HEAD_PLAIN_BYTES as u64;
@@ -50,7 +51,9 @@ impl<B: Backing> SealedFile<B> {
         self.life += 1;
         self.content = None;
         self.unsynced = false;
-        self.sync_backing()?;
+        if holds(Rule::SyncAfterClear) {
+            self.sync_backing()?;
+        }
         // Nothing is left that an earlier failure could have lost.
         self.sync_failed = false;
         self.marks_unknown = false;
@@ -84,7 +87,9 @@ impl<B: Backing> SealedFile<B> {
             generation: Generation(content.generation.0 + 1),
         };
         content.plain_length = plain_length;
-        content.floor = floor;
+        if holds(Rule::CutFloor) {
+            content.floor = floor;
+        }
         if let Some(kept) = kept {
             *content.tail = kept;
         }
@@ -108,7 +113,10 @@ impl<B: Backing> SealedFile<B> {
         content.tail_written = true;
         content.tail_durable_in_body = false;
         content.durable_through = content.durable_through.min(end.tail_block - 1);
-        self.sync_now()?;
+        content.shrink_to = Some(end.tail_block);
+        if holds(Rule::SyncBeforeShrink) {
+            self.sync_now()?;
+        }
         if end.tail_bytes == 0 {
             let content = self.content_mut()?;
             content.tails = Slots::default();
@@ -167,7 +175,7 @@ impl<B: Backing> SealedFile<B> {
         }
         let (now, target) = (self.content_mut()?.end(), end_of(plain_length));
         if now.tail_block < target.tail_block {
-            if now.tail_bytes > 0 {
+            if now.tail_bytes > 0 && holds(Rule::PadShortBlock) {
                 let from = self.plain_length();
                 self.write(from, &ZEROS[now.tail_bytes..])?;
             }
@@ -194,7 +202,9 @@ impl<B: Backing> SealedFile<B> {
         let undo = (content.plain_length, content.holes_allowed);
         content.holes_allowed = true;
         content.plain_length = boundary;
-        if let Err(e) = content.write_head(&*backing, State::Open) {
+        if holds(Rule::HolesHead)
+            && let Err(e) = content.write_head(&*backing, State::Open)
+        {
             (content.plain_length, content.holes_allowed) = undo;
             return Err(e);
         }
@@ -252,6 +262,9 @@ impl<B: Backing> SealedFile<B> {
             return Ok(false);
         }
         let page = body_offset(block);
-        Ok(self.backing.next_data(page)?.is_none_or(|at| at >= page + PAGE_BYTES as u64))
+        Ok(self
+            .backing
+            .next_data(page)?
+            .is_none_or(|at| at >= page + PAGE_BYTES as u64))
     }
 }

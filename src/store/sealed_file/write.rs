@@ -8,6 +8,7 @@ use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, body_offset
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
 use crate::store::sealed_file::pages::{RUN_PAGES, with_scratch};
+use crate::store::sealed_file::rules::{Rule, holds};
 use crate::store::sealed_file::{Content, HeadOnDisk, SealedFile};
 
 const P0: u64 = HEAD_PLAIN_BYTES as u64;
@@ -111,7 +112,7 @@ impl<B: Backing> SealedFile<B> {
         self.ensure_room(sealed_end)?;
         let backing = self.backing.clone();
         let content = self.content_mut()?;
-        if content.head_on_disk == HeadOnDisk::Sealed {
+        if content.head_on_disk == HeadOnDisk::Sealed && holds(Rule::OpenHead) {
             let open_count = content.generation.open_count() + 1;
             content.generation = crate::sealed::head::Generation::first_of(open_count);
             content.renew_epoch()?;
@@ -123,7 +124,7 @@ impl<B: Backing> SealedFile<B> {
     /// Rule 6: what another process left in the page cache is made durable before anything relies on
     /// it, and a failure of that is a failed sync like any other.
     pub(super) fn settle_marks(&mut self) -> Result<(), StoreError> {
-        if !self.marks_unknown {
+        if !self.marks_unknown || !holds(Rule::SyncUnknownMarks) {
             return Ok(());
         }
         if self.sync_failed {
@@ -137,7 +138,7 @@ impl<B: Backing> SealedFile<B> {
     /// A sync of the backing file whose failure is remembered (rule 4).
     pub(super) fn sync_backing(&mut self) -> Result<(), StoreError> {
         self.backing.sync_data().map_err(|e| {
-            self.sync_failed = true;
+            self.sync_failed = holds(Rule::RememberFailedSync);
             e.into()
         })
     }
@@ -177,7 +178,11 @@ impl<B: Backing> SealedFile<B> {
             first[at..].copy_from_slice(&data[..P - at]);
             for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate() {
                 let from = i * P;
-                let payload = if i == 0 { &first[..] } else { &data[from - at..from - at + P] };
+                let payload = if i == 0 {
+                    &first[..]
+                } else {
+                    &data[from - at..from - at + P]
+                };
                 content.seal_body(generation, end.tail_block + i as u64, payload, page)?;
             }
             Ok::<_, StoreError>(backing.write_at(scratch, body_offset(end.tail_block))? / PAGE_BYTES)
@@ -196,9 +201,11 @@ impl<B: Backing> SealedFile<B> {
         let content = self.content_mut()?;
         let old_used = content.end().tail_bytes;
         let used = old_used.max(at + data.len());
-        let saved = (at < old_used).then(|| *content.tail);
+        let saved = if at < old_used { Some(*content.tail) } else { None };
         content.tail[at..at + data.len()].copy_from_slice(data);
-        if let Err(e) = content.write_tail(&*backing, block, used) {
+        if !holds(Rule::TailBeforeAck) {
+            content.tail_written = false;
+        } else if let Err(e) = content.write_tail(&*backing, block, used) {
             if let Some(saved) = saved {
                 *content.tail = saved;
             }
@@ -214,9 +221,16 @@ impl<B: Backing> SealedFile<B> {
         let backing = self.backing.clone();
         let content = self.content_mut()?;
         let end = content.end();
+        if !holds(Rule::CoverTail) {
+            return Ok(());
+        }
         if !content.tail_durable_in_body {
             // A seal that was overtaken may have put this block into the body under a sealed head.
-            return if end.tail_bytes > 0 { self.in_place_barrier() } else { Ok(()) };
+            return if end.tail_bytes > 0 {
+                self.in_place_barrier()
+            } else {
+                Ok(())
+            };
         }
         if content.tails.current.is_none() || content.tail_slot_block != end.tail_block || !content.tail_written {
             content.write_tail(&*backing, end.tail_block, end.tail_bytes)?;
@@ -227,9 +241,10 @@ impl<B: Backing> SealedFile<B> {
     /// Rule 8: the file does not grow again before a shrink is durable.
     pub(super) fn settle_shrink(&mut self) -> Result<(), StoreError> {
         if let Some(block) = self.content_mut()?.shrink_to {
+            self.sync_now()?;
             self.cut_pages_from(block)?;
         }
-        if self.content_mut()?.shrink_unsynced {
+        if self.content_mut()?.shrink_unsynced && holds(Rule::SyncAfterShrink) {
             self.sync_now()?;
         }
         Ok(())
@@ -237,7 +252,7 @@ impl<B: Backing> SealedFile<B> {
 
     /// Rule 3: an open head is durable before any page in place changes under a sealed one.
     pub(super) fn in_place_barrier(&mut self) -> Result<(), StoreError> {
-        if self.content_mut()?.sealed_head_at_risk {
+        if self.content_mut()?.sealed_head_at_risk && holds(Rule::InPlaceBarrier) {
             self.sync_now()?;
         }
         Ok(())
@@ -250,7 +265,7 @@ impl<B: Backing> SealedFile<B> {
         let content = self.content_mut()?;
         let durable = content.durable_through.max(content.syncing_through);
         let whole = content.end().tail_block - 1;
-        if content.durable_head_vouches >= durable.min(whole) {
+        if content.durable_head_vouches >= durable.min(whole) || !holds(Rule::VouchBarrier) {
             return Ok(());
         }
         if whole > content.durable_through {
@@ -275,7 +290,7 @@ impl<B: Backing> SealedFile<B> {
             .min(limit)
             .min(usize::try_from(behind).unwrap_or(limit));
         let bytes = data.len().min(blocks * P - at);
-        if self.options.strict_overwrite {
+        if self.options.strict_overwrite && holds(Rule::CopyAside) {
             self.copy_aside(first)?;
         }
         let backing = self.backing.clone();
