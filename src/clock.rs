@@ -1,4 +1,5 @@
 //! The only source of time. Everything else is handed a [`Clock`], so that tests move it by hand.
+#![expect(clippy::disallowed_methods, reason = "real time is read here")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

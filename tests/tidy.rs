@@ -25,43 +25,34 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &["id", "units"]),
     ("event", &["id", "units"]),
     ("sealed", &["error", "id", "units"]),
-    (
-        "quota",
-        &["clock", "error", "id", "period", "sync", "units"],
-    ),
+    ("quota", &["clock", "error", "id", "period", "sync", "units"]),
     // The checked form holds limits as the ledger takes them.
     ("config", &["error", "id", "period", "quota", "units"]),
     ("store", &["clock", "error", "id", "sealed", "sys", "units"]),
-    (
-        "db",
-        &["clock", "error", "event", "id", "period", "quota", "units"],
-    ),
+    ("db", &["clock", "error", "event", "id", "period", "quota", "units"]),
     (
         "fs",
         &[
-            "clock", "config", "error", "event", "id", "metrics", "period", "quota", "sealed",
-            "store", "sync", "units",
+            "clock", "config", "error", "event", "id", "metrics", "period", "quota", "sealed", "store", "sync", "units",
         ],
     ),
     (
         "recovery",
-        &[
-            "clock", "db", "error", "id", "quota", "sealed", "store", "sys", "units",
-        ],
+        &["clock", "db", "error", "id", "quota", "sealed", "store", "sys", "units"],
     ),
     ("fuse", &["error", "fs", "id", "metrics", "units"]),
     (
         "daemon",
         &[
-            "clock", "config", "db", "error", "event", "fs", "fuse", "id", "metrics", "period",
-            "quota", "recovery", "sealed", "store", "sync", "sys", "units",
+            "clock", "config", "db", "error", "event", "fs", "fuse", "id", "metrics", "period", "quota", "recovery",
+            "sealed", "store", "sync", "sys", "units",
         ],
     ),
     (
         "cli",
         &[
-            "clock", "config", "daemon", "db", "error", "event", "fs", "fuse", "id", "metrics",
-            "period", "quota", "recovery", "sealed", "store", "sync", "sys", "units",
+            "clock", "config", "daemon", "db", "error", "event", "fs", "fuse", "id", "metrics", "period", "quota",
+            "recovery", "sealed", "store", "sync", "sys", "units",
         ],
     ),
 ];
@@ -82,11 +73,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Words that stand nowhere. They are put together here so that this file does not hold them.
-const NOWHERE: &[&str] = &[
-    concat!("todo", "!"),
-    concat!("unimplemented", "!"),
-    concat!("dbg", "!"),
-];
+const NOWHERE: &[&str] = &[concat!("todo", "!"), concat!("unimplemented", "!"), concat!("dbg", "!")];
 
 /// Left-over marks, looked for in comments too.
 const MARKS: &[&str] = &[concat!("FIX", "ME"), concat!("XX", "X")];
@@ -168,10 +155,7 @@ fn check_layers(source: &Source) -> Vec<String> {
     let mut names = names_after(code, "crate::");
     // Inside `mod tests { .. }` one `super::` more is needed, so the same words lead nowhere else.
     let tested = source.tested_code();
-    names.extend(names_after(
-        tested,
-        &detour(&source.path).unwrap_or_default(),
-    ));
+    names.extend(names_after(tested, &detour(&source.path).unwrap_or_default()));
     names
         .into_iter()
         .filter(|(_, name)| *name != module && !allowed.contains(name))
@@ -235,10 +219,7 @@ fn check_file_length(source: &Source) -> Vec<String> {
     if lines <= FILE_LINES_MAX {
         return Vec::new();
     }
-    vec![source.complain(
-        lines,
-        format!("{lines} lines before the tests: split the file"),
-    )]
+    vec![source.complain(lines, format!("{lines} lines before the tests: split the file"))]
 }
 
 fn check_function_length(source: &Source) -> Vec<String> {
@@ -284,10 +265,7 @@ fn check_hosts(path: &Path, text: &str) -> Vec<String> {
     for host in REGISTRY_HOSTS {
         for (at, _) in text.match_indices(&format!("//{host}")) {
             let line = line_of(text, at);
-            wrong.push(format!(
-                "{}:{line}: names the registry {host}",
-                path.display()
-            ));
+            wrong.push(format!("{}:{line}: names the registry {host}", path.display()));
         }
     }
     wrong
@@ -345,18 +323,8 @@ fn modules_name_only_what_lies_below() {
 
 #[test]
 fn layers_check_can_fail() {
-    finds(
-        check_layers,
-        "src/sealed/page.rs",
-        "use crate::store::File;",
-        1,
-    );
-    finds(
-        check_layers,
-        "src/sealed/page.rs",
-        "let x = crate::db::open();",
-        1,
-    );
+    finds(check_layers, "src/sealed/page.rs", "use crate::store::File;", 1);
+    finds(check_layers, "src/sealed/page.rs", "let x = crate::db::open();", 1);
     finds(
         check_layers,
         "src/quota/a.rs",
@@ -364,20 +332,10 @@ fn layers_check_can_fail() {
         2,
     );
     finds(check_layers, "src/quota/mod.rs", "use super::fs::Node;", 1);
-    finds(
-        check_layers,
-        "src/quota/a.rs",
-        "use super::super::fs::Node;",
-        1,
-    );
+    finds(check_layers, "src/quota/a.rs", "use super::super::fs::Node;", 1);
     finds(check_layers, "src/id.rs", "use super::db;", 1);
     finds(check_layers, "src/novel/mod.rs", "", 1);
-    finds(
-        check_layers,
-        "src/quota/a.rs",
-        "use super::ledger; // crate::fs",
-        0,
-    );
+    finds(check_layers, "src/quota/a.rs", "use super::ledger; // crate::fs", 0);
     finds(
         check_layers,
         "src/fs/a.rs",
@@ -397,13 +355,8 @@ fn layers_have_no_circles() {
     for (at, (name, allowed)) in LAYERS.iter().enumerate() {
         for below in *allowed {
             let found = LAYERS[..at].iter().any(|(other, _)| other == below)
-                || LAYERS
-                    .iter()
-                    .any(|(other, may)| other == below && may.is_empty());
-            assert!(
-                found,
-                "`{name}` may name `{below}`, which is not above it in the table"
-            );
+                || LAYERS.iter().any(|(other, may)| other == below && may.is_empty());
+            assert!(found, "`{name}` may name `{below}`, which is not above it in the table");
         }
     }
 }
@@ -417,55 +370,20 @@ fn each_thing_stands_in_its_home() {
 fn homes_check_can_fail() {
     finds(check_homes, "src/fs/a.rs", "fn a() { unsafe { b() } }", 1);
     finds(check_homes, "tests/a.rs", "fn a() { unsafe { b() } }", 1);
-    finds(
-        check_homes,
-        "src/fs/a.rs",
-        "println!(); eprintln!(\"x\");",
-        2,
-    );
-    finds(
-        check_homes,
-        "src/db/a.rs",
-        "let now = SystemTime::now();",
-        1,
-    );
-    finds(
-        check_homes,
-        "src/db/a.rs",
-        "use std::time::{Duration, Instant};",
-        1,
-    );
-    finds(
-        check_homes,
-        "src/fs/a.rs",
-        "use rusqlite::Row; use fuser::Reply;",
-        2,
-    );
+    finds(check_homes, "src/fs/a.rs", "println!(); eprintln!(\"x\");", 2);
+    finds(check_homes, "src/db/a.rs", "let now = SystemTime::now();", 1);
+    finds(check_homes, "src/db/a.rs", "use std::time::{Duration, Instant};", 1);
+    finds(check_homes, "src/fs/a.rs", "use rusqlite::Row; use fuser::Reply;", 2);
     finds(check_homes, "src/daemon/a.rs", "use std::env;", 1);
-    finds(
-        check_homes,
-        "src/fuse/a.rs",
-        "use fuser::Reply; // unsafe",
-        0,
-    );
-    finds(
-        check_homes,
-        "src/cli/a.rs",
-        "println!(\"{}\", std::env::args());",
-        0,
-    );
+    finds(check_homes, "src/fuse/a.rs", "use fuser::Reply; // unsafe", 0);
+    finds(check_homes, "src/cli/a.rs", "println!(\"{}\", std::env::args());", 0);
     finds(
         check_homes,
         "src/fs/a.rs",
         "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { println!() } }",
         0,
     );
-    finds(
-        check_homes,
-        "src/fs/a.rs",
-        "#![deny(unsafe_code)] let env = 1;",
-        0,
-    );
+    finds(check_homes, "src/fs/a.rs", "#![deny(unsafe_code)] let env = 1;", 0);
 }
 
 #[test]
@@ -476,12 +394,7 @@ fn nothing_is_left_unfinished() {
 #[test]
 fn words_check_can_fail() {
     for word in NOWHERE {
-        finds(
-            check_words,
-            "src/fs/a.rs",
-            &format!("fn a() {{ {word}() }}"),
-            1,
-        );
+        finds(check_words, "src/fs/a.rs", &format!("fn a() {{ {word}() }}"), 1);
     }
     for mark in MARKS {
         finds(check_words, "src/fs/a.rs", &format!("// {mark}: later"), 1);
@@ -564,18 +477,13 @@ fn no_registry_is_named() {
 fn hosts_check_can_fail() {
     for host in REGISTRY_HOSTS {
         let text = format!("see https://{host}/tallyfs");
-        assert_eq!(
-            check_hosts(Path::new("README.md"), &text).len(),
-            1,
-            "{host}"
-        );
+        assert_eq!(check_hosts(Path::new("README.md"), &text).len(), 1, "{host}");
     }
 }
 
 #[test]
 fn comments_and_strings_are_no_code() {
-    let text =
-        r##"a /* b /* c */ d */ e "f \" g" h r#"i " j"# k 'l' '\'' '\u{1f}' m::<'n>() // o"##;
+    let text = r##"a /* b /* c */ d */ e "f \" g" h r#"i " j"# k 'l' '\'' '\u{1f}' m::<'n>() // o"##;
     let code = code_of(text);
     let left: Vec<_> = code.split_whitespace().collect();
     assert_eq!(left, ["a", "e", "h", "k", "m::<'n>()"]);

@@ -13,7 +13,6 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
 use toml::Spanned;
 
 #[derive(serde::Deserialize, serde::Serialize)]
@@ -34,6 +33,7 @@ struct FileForm {
 
 #[derive(Default, Clone, Copy, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "they are the keys of the file")]
 struct LimitsForm {
     max_bytes: Option<BytesForm>,
     max_files: Option<CountForm>,
@@ -72,7 +72,7 @@ struct DurabilityForm {
 #[derive(Default, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 struct KeyForm {
-    file: Option<PathBuf>,
+    file: Option<String>,
 }
 
 #[derive(serde::Deserialize, serde::Serialize)]
@@ -294,7 +294,7 @@ fn check(form: FileForm) -> Result<Config, Wrong> {
             strict_overwrite,
         },
         key: KeySource {
-            file: form.key.file,
+            file: form.key.file.map(Into::into),
         },
         service: Service {
             threads,
@@ -395,7 +395,11 @@ pub(super) fn to_toml(config: &Config) -> String {
             strict_overwrite,
         },
         key: KeyForm {
-            file: config.key.file.clone(),
+            file: config
+                .key
+                .file
+                .as_ref()
+                .map(|file| file.to_string_lossy().into_owned()),
         },
         service: ServiceForm {
             threads,
@@ -405,8 +409,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         rules: Some(config.rules.iter().map(rule_form).collect()),
         exceptions: config.exceptions.iter().map(exception_form).collect(),
     };
-    toml::to_string(&form)
-        .expect("texts, numbers and tables are TOML; a path that is no UTF-8 cannot have been read")
+    toml::to_string(&form).expect("texts, numbers and tables are TOML")
 }
 
 fn rule_form(rule: &Rule) -> RuleForm {

@@ -217,7 +217,8 @@ impl Config {
         form::parse(file, text)
     }
 
-    /// The effective form. Reads back as the same configuration.
+    /// The effective form. Reads back as the same configuration (a key file's name that is no UTF-8, which only an
+    /// override can give, is shown lossy).
     pub fn to_toml(&self) -> String {
         form::to_toml(self)
     }

@@ -15,6 +15,12 @@ impl Config {
         self.service.date_directories && self.rules.iter().any(|rule| rule.date_directories)
     }
 
+    /// Whether names in this directory are tenants of a rule with date directories.
+    pub fn is_tenant_slot(&self, components: &[&[u8]]) -> bool {
+        let mut rules = self.rules.iter().filter(|rule| rule.date_directories && rule.governs(components));
+        self.service.date_directories && rules.any(|rule| rule.tenant_index() == Some(components.len()))
+    }
+
     /// Whether a directory is a date directory of a rule and every day that it stands for lies before
     /// `day`.
     pub fn is_past_date(&self, components: &[&[u8]], day: CivilDate) -> bool {

@@ -27,6 +27,9 @@ const VERSION_PREFIX: &str = "tallyfs store ";
 /// The longest lock note that is read back.
 const NOTE_BYTES_MAX: u64 = 8192;
 
+/// How often a daemon asks for the lock while only `tallyfs status` stands in its way.
+const LOCK_TRIES: u32 = 1000;
+
 /// What an interrupted first use may have left, beside an empty `data`.
 const UNFINISHED_NAMES: [&str; 6] = [
     "lock",
@@ -218,10 +221,10 @@ impl StorePaths {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(failed("open the lock", &path)(e)),
         };
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(None),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Some(read_note(&file))),
-            Err(e) => Err(failed("look at the lock", &path)(e.into())),
+        match try_lock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(read_note(&file))),
+            Err(e) => Err(failed("look at the lock", &path)(e)),
         }
     }
 }
@@ -378,13 +381,31 @@ fn take_lock(paths: &StorePaths) -> Result<File, LayoutError> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&path)
         .map_err(failed("open the lock", &path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(LayoutError::Locked {
-            path: paths.root.clone(),
-            holder: read_note(&file),
-        }),
-        Err(e) => Err(failed("lock the store", &path)(e.into())),
+    for _ in 0..LOCK_TRIES {
+        match try_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(true) => return Ok(file),
+            Ok(false) => {}
+            Err(e) => return Err(failed("lock the store", &path)(e)),
+        }
+        // `tallyfs status` shares the lock for a moment; a daemon does not share it.
+        match try_lock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(true) => std::thread::yield_now(),
+            Ok(false) => break,
+            Err(e) => return Err(failed("lock the store", &path)(e)),
+        }
+    }
+    Err(LayoutError::Locked {
+        path: paths.root.clone(),
+        holder: read_note(&file),
+    })
+}
+
+/// Whether the lock was to be had at once.
+fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -491,6 +512,18 @@ mod tests {
         assert!(error.contains("/srv/calls"), "{error}");
         let holder = store.paths().holder().unwrap().unwrap();
         assert_eq!(holder.mount_point, Some("/srv/calls".into()));
+    }
+
+    #[test]
+    fn a_look_at_the_lock_does_not_keep_a_daemon_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = finished(&dir).paths().clone();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..500).for_each(|_| drop(paths.holder().unwrap())));
+            for _ in 0..100 {
+                drop(Store::open(&paths.root).unwrap());
+            }
+        });
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         ring: Arc::new(KeyRing::of_one(parts.kek.id.0, Kek::take(&mut { *parts.kek.bytes.expose() }))),
         config: config.clone(),
         clock: clock.clone(),
-        daemon: Caller { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
+        daemon: Caller { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw(), thread: 0 },
     });
     let fs = Arc::new(fs.map_err(DaemonError::Data)?);
     fs.place_all();

@@ -89,8 +89,20 @@ impl FileSystem {
         let account = self.account_of(&parent)?;
         let operation = self.dirty.enter();
         self.mark(&operation, &account);
-        let reservation = self.reserve_name(&parent, &name, &account, Meters::ONE_DIR)?;
-        parent.with_path(&self.tree, |dir| Ok(rustix::fs::mkdirat(dir, &name, Mode::from_raw_mode(mode & 0o777))?))?;
+        let made = self.reserve_name(&parent, &name, &account, Meters::ONE_DIR).and_then(|reservation| {
+            let bits = Mode::from_raw_mode(mode & 0o777);
+            parent.with_path(&self.tree, |dir| Ok(rustix::fs::mkdirat(dir, &name, bits)?)).map(|()| reservation)
+        });
+        let reservation = match made {
+            Ok(reservation) => reservation,
+            Err(Errno::EEXIST) if self.may_still_make(&parent, &name, caller) => {
+                self.note_made(&parent, &name, caller);
+                let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
+                return self.meet(&parent, &name, &stat).map(|(_, entry)| entry);
+            }
+            Err(e) => return Err(e),
+        };
+        self.note_made(&parent, &name, caller);
         let (node, entry) = self.finish_named(&parent, &name, mode, caller, |node| {
             let account = self.insert_account(&account, node.ino, node.generation, name.to_bytes());
             self.mark(&operation, &account);
@@ -154,7 +166,7 @@ impl FileSystem {
             Ok((stat, self.tree.generation_at(dir, name)?))
         })?;
         before_meeting(&Made { ino: crate::id::Ino(stat.stx_ino), generation });
-        let given = caller != self.daemon || mode & SPECIAL_BITS != 0;
+        let given = (caller.uid, caller.gid) != (self.daemon.uid, self.daemon.gid) || mode & SPECIAL_BITS != 0;
         if !given {
             return self.meet(parent, name, &stat);
         }

@@ -2,7 +2,8 @@
 //!
 //! FreeSWITCH takes EEXIST for success at its first mkdir but for failure on the way down, so calls
 //! that make a new day's directory at once lose recordings to each other. Here the first mkdir of the
-//! day finds the directory, because the look-up of its name makes it.
+//! day finds the directory, because the look-up of its name makes it. In a tenant that is itself new
+//! the callers are on their way down already: `walkers` has their rule.
 
 use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -14,7 +15,8 @@ use rustix::fs::{AtFlags, Mode};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
-use crate::fs::{Entry, FileSystem};
+use crate::fs::walkers::{Place, Walkers};
+use crate::fs::{Caller, Entry, FileSystem, Found};
 use crate::id::Ino;
 use crate::period::CivilDate;
 use crate::quota::Account;
@@ -25,6 +27,7 @@ use crate::units::Meters;
 #[derive(Default)]
 pub struct DateDirs {
     making: Mutex<()>,
+    walkers: Walkers,
 }
 
 /// A name that the daemon removed by itself; the kernel has to be told.
@@ -36,9 +39,74 @@ pub struct Vanished {
 }
 
 impl FileSystem {
-    /// Whether names in this directory can be date directories that the daemon makes.
-    pub(super) fn is_date_slot(&self, parent: &Node) -> bool {
-        self.with_components(parent, |components| self.config.is_date_slot(components)).unwrap_or(false)
+    /// Answers the look-up of a name that is not there.
+    pub(super) fn lookup_absent(&self, parent: &Arc<Node>, name: &CStr, caller: Caller) -> FsResult<Found> {
+        if !self.config.has_date_directories() || !parent.is_directory() {
+            return Ok(Found::Absent);
+        }
+        let (is_slot, is_tenant) = self.with_components(parent, |components| {
+            (self.config.is_date_slot(components), self.config.is_tenant_slot(components))
+        })?;
+        if !is_slot && !is_tenant {
+            return Ok(Found::Absent);
+        }
+        let place = (parent.ino, name.to_bytes().to_vec());
+        let on_the_way = is_slot && self.is_walking(&place, caller)?;
+        if is_slot
+            && !on_the_way
+            && let Some(entry) = self.make_date_directory(parent, name)?
+        {
+            return Ok(Found::Entry(entry));
+        }
+        self.date_dirs.walkers.told_absent(caller.thread, place, self.clock.monotonic(), self.walking_lifetime());
+        Ok(Found::AbsentForNow)
+    }
+
+    fn walking_lifetime(&self) -> Duration {
+        Duration::from_secs(u64::from(self.config.service.date_directory_grace_s))
+    }
+
+    /// Whether the caller was told that the place, or a directory on the way to it, is absent, and
+    /// has not made the place since.
+    fn is_walking(&self, place: &Place, caller: Caller) -> FsResult<bool> {
+        if !self.date_dirs.walkers.are_any() {
+            return Ok(false);
+        }
+        let mut way = vec![place.clone()];
+        let mut at = Some(self.account_by_ino(place.0)?);
+        while let Some(account) = at {
+            at = account.parent();
+            if let Some(parent) = &at {
+                way.push((parent.ino(), account.name()));
+            }
+        }
+        let now = self.clock.monotonic();
+        Ok(self.date_dirs.walkers.may_make(caller.thread, place, &way, now, self.walking_lifetime()))
+    }
+
+    /// Whether a date directory that exists is to be answered as absent to this caller, whose mkdir
+    /// will then succeed.
+    pub(super) fn may_still_make(&self, parent: &Node, name: &CStr, caller: Caller) -> bool {
+        if !self.date_dirs.walkers.are_any() {
+            return false;
+        }
+        let place = (parent.ino, name.to_bytes().to_vec());
+        self.is_date_name(parent, name).unwrap_or(false) && self.is_walking(&place, caller).unwrap_or(false)
+    }
+
+    /// The caller made a directory, or was told so.
+    pub(super) fn note_made(&self, parent: &Node, name: &CStr, caller: Caller) {
+        if self.date_dirs.walkers.are_any() {
+            self.date_dirs.walkers.made(caller.thread, (parent.ino, name.to_bytes().to_vec()));
+        }
+    }
+
+    fn is_date_name(&self, parent: &Node, name: &CStr) -> FsResult<bool> {
+        self.with_components(parent, |components| {
+            self.days_at_hand().iter().any(|&(day, next)| {
+                self.config.date_names(components, day, next).iter().any(|wanted| wanted.as_bytes() == name.to_bytes())
+            })
+        })
     }
 
     fn with_components<T>(&self, node: &Node, work: impl FnOnce(&[&[u8]]) -> T) -> FsResult<T> {
@@ -60,19 +128,11 @@ impl FileSystem {
     }
 
     /// Makes the date directory `name` in `parent` if it is one of today or tomorrow.
-    pub(super) fn make_date_directory(&self, parent: &Arc<Node>, name: &CStr) -> FsResult<Option<Entry>> {
-        if !self.config.has_date_directories() || !parent.is_directory() {
+    fn make_date_directory(&self, parent: &Arc<Node>, name: &CStr) -> FsResult<Option<Entry>> {
+        if !self.is_date_name(parent, name)? {
             return Ok(None);
         }
-        let wanted = self.with_components(parent, |components| {
-            self.days_at_hand().iter().any(|&(day, next)| {
-                self.config.date_names(components, day, next).iter().any(|wanted| wanted.as_bytes() == name.to_bytes())
-            })
-        })?;
         let account = self.account_of(parent)?;
-        if !wanted || self.is_young(&account)? {
-            return Ok(None);
-        }
         let _making = self.date_dirs.making.lock();
         let operation = self.dirty.enter();
         self.mark(&operation, &account);
@@ -104,23 +164,6 @@ impl FileSystem {
         }
         let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, name))?;
         self.meet(parent, name, &stat).map(|(_, entry)| Some(entry))
-    }
-
-    /// A tenant of a few seconds ago: its first caller may be on its way down already, and there a
-    /// directory that exists counts as failure.
-    fn is_young(&self, account: &Arc<Account>) -> FsResult<bool> {
-        let mut at = Some(account.clone());
-        while let Some(account) = at {
-            if account.is_tenant() {
-                let fd = self.tree.open_path(&account.path())?;
-                let born = stat_fd(&fd)?.stx_btime;
-                let born = Duration::new(u64::try_from(born.tv_sec).unwrap_or(0), born.tv_nsec);
-                let grace = Duration::from_secs(u64::from(self.config.service.date_directory_grace_s));
-                return Ok(self.clock.now().saturating_sub(born) < grace);
-            }
-            at = account.parent();
-        }
-        Ok(false)
     }
 
     /// Removes date directories that are empty and past. The caller tells the kernel of each.

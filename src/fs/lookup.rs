@@ -20,17 +20,14 @@ impl FileSystem {
     ///
     /// # Errors
     /// Errors of the backing look-up; a missing name is no error.
-    pub fn lookup(&self, parent: u64, name: &OsStr) -> FsResult<Found> {
+    pub fn lookup(&self, parent: u64, name: &OsStr, caller: Caller) -> FsResult<Found> {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
         match found {
+            Ok(_) if self.may_still_make(&parent, &name, caller) => Ok(Found::AbsentForNow),
             Ok(stat) => self.meet(&parent, &name, &stat).map(|(_, entry)| Found::Entry(entry)),
-            Err(Errno::ENOENT) => match self.make_date_directory(&parent, &name)? {
-                Some(entry) => Ok(Found::Entry(entry)),
-                None if self.is_date_slot(&parent) => Ok(Found::AbsentForNow),
-                None => Ok(Found::Absent),
-            },
+            Err(Errno::ENOENT) => self.lookup_absent(&parent, &name, caller),
             Err(e) => Err(e),
         }
     }

@@ -31,6 +31,7 @@ mod resize;
 mod setattr;
 mod setup;
 mod statfs;
+mod walkers;
 mod xattr;
 
 use std::ffi::CString;
@@ -72,6 +73,8 @@ pub struct Caller {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
+    /// Kernel number of the thread.
+    pub thread: u32,
 }
 
 /// An inode as a look-up answers it.

@@ -70,8 +70,8 @@ impl Filesystem for Adapter {
         negotiate(kernel)
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.fs.lookup(parent.0, name) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.fs.lookup(parent.0, name, caller(request)) {
             Ok(Found::Entry(entry)) => reply.entry(&TTL, &attr(&entry.attr), generation(entry.generation)),
             Ok(Found::Absent) => reply.entry(&TTL, &absent(), generation(0)),
             Ok(Found::AbsentForNow) => reply.entry(&Duration::ZERO, &absent(), generation(0)),

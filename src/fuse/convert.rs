@@ -11,7 +11,7 @@ use crate::fs::{Attr, Caller, Errno, NewTime, OpenMode, Opened};
 pub const TTL: Duration = Duration::from_secs(3600);
 
 pub fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
+    Caller { uid: request.uid(), gid: request.gid(), thread: request.pid() }
 }
 
 pub fn errno(e: Errno) -> fuser::Errno {

@@ -46,6 +46,8 @@ pub(super) struct Gate {
     pub(super) flight: Option<Flight>,
     /// Transfers of files whose I/O is under way.
     pub(super) transfers_count: u32,
+    /// Requests that wait for others to settle.
+    pub(super) waiting_count: usize,
 }
 
 impl Gate {

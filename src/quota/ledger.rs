@@ -25,9 +25,9 @@ pub struct Ledger {
     accounts: DashMap<Ino, Arc<Account>>,
     gate: Mutex<Gate>,
     /// Signalled whenever something is given back, settled or allowed.
-    pub(super) settled: Condvar,
+    settled: Condvar,
     miscounts: AtomicU64,
-    pub(super) patience: Duration,
+    patience: Duration,
 }
 
 /// One account's figures of one instant.
@@ -341,6 +341,11 @@ impl Ledger {
         self.miscounts.load(Ordering::Relaxed)
     }
 
+    /// How many requests wait just now for others to settle.
+    pub fn waiting_count(&self) -> usize {
+        self.gate.lock().waiting_count
+    }
+
     /// Accounts whose totals are not the sum of what lies below. Empty unless there is a bug: for `check` and tests.
     pub fn inconsistent(&self) -> Vec<Ino> {
         let gate = self.gate.lock();
@@ -366,7 +371,7 @@ impl Ledger {
     pub(super) fn lock_for_move(&self) -> MutexGuard<'_, Gate> {
         let mut gate = self.gate.lock();
         while gate.flight.is_some() || gate.transfers_count > 0 {
-            self.settled.wait(&mut gate);
+            self.wait(&mut gate, None);
         }
         gate
     }
@@ -382,15 +387,30 @@ impl Ledger {
         loop {
             match attempt(gate) {
                 Ok(done) => return Ok(done),
-                Err(Hindrance::Busy) => self.settled.wait(gate),
+                Err(Hindrance::Busy) => {
+                    self.wait(gate, None);
+                }
                 Err(Hindrance::Full(obstacle)) => {
                     if last_look || (obstacle.lasting && gate.flight.is_none()) {
                         return Err(obstacle);
                     }
-                    last_look = self.settled.wait_for(gate, self.patience).timed_out();
+                    last_look = self.wait(gate, Some(self.patience));
                 }
             }
         }
+    }
+
+    /// Waits for the next settlement. True when none came in time.
+    fn wait(&self, gate: &mut MutexGuard<'_, Gate>, at_most: Option<Duration>) -> bool {
+        gate.waiting_count += 1;
+        let timed_out = if let Some(patience) = at_most {
+            self.settled.wait_for(gate, patience).timed_out()
+        } else {
+            self.settled.wait(gate);
+            false
+        };
+        gate.waiting_count -= 1;
+        timed_out
     }
 
     /// Ends a change: lets go of the lock, wakes those who wait, reports a miscount.

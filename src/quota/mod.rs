@@ -19,8 +19,6 @@ mod write;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_model;
 
 pub use account::{Account, FlowCounts};
 pub use ledger::{Available, Ledger, Room, Usage};

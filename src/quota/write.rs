@@ -19,8 +19,11 @@ impl WriteAsk {
         self.plain_offset.saturating_add(self.size)
     }
 
-    /// By how much the file grows, a hole before the write included.
+    /// By how much the file grows, a hole before the write included. A write of nothing makes no hole.
     pub(super) fn growth(self) -> u64 {
+        if self.size == 0 {
+            return 0;
+        }
         self.end().saturating_sub(self.old_length)
     }
 
@@ -30,7 +33,7 @@ impl WriteAsk {
         let end = self.end().min(file_size.max(self.old_length));
         let size = end
             .checked_sub(self.plain_offset)
-            .filter(|size| *size > 0 || self.size == 0)?;
+            .filter(|size| *size > 0)?;
         Some(Self { size, ..self })
     }
 
@@ -64,8 +67,10 @@ mod tests {
             let whole = *size == ask.size;
             fits && (whole || !grows || end.is_multiple_of(FRAME_BYTES))
         };
-        let smallest = u64::from(ask.size > 0);
-        (smallest..=ask.size).rev().find(acceptable)
+        if ask.size == 0 {
+            return Some(0);
+        }
+        (1..=ask.size).rev().find(acceptable)
     }
 
     proptest! {

@@ -238,6 +238,27 @@ fn begin(dir: &Path, boot_id: [u8; 16], epoch: u64) -> io::Result<Current> {
     Ok(Current { file, epoch, inos: Vec::new() })
 }
 
+/// The newest epoch with a record among the logs in `dir`; `None` when nothing waits to be saved. For
+/// a reader beside the daemon: once the database's `log_epoch` has reached it, its rows hold every
+/// change that was finished before this call.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn newest_marked_epoch(dir: &Path) -> io::Result<Option<u64>> {
+    let has_record = |path: &Path| match fs::metadata(path) {
+        Ok(meta) => Ok(meta.len() >= (HEADER_BYTES + RECORD_BYTES) as u64),
+        // Saved and removed in the meantime.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    };
+    for (epoch, path) in logs_in(dir)?.into_iter().rev() {
+        if has_record(&path)? {
+            return Ok(Some(epoch));
+        }
+    }
+    Ok(None)
+}
+
 fn logs_in(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut logs = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -322,6 +343,20 @@ mod tests {
         assert!(leftover.found && !leftover.usable);
         log.finish();
         assert!(logs_in(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_reader_sees_which_epoch_waits_to_be_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        assert_eq!(newest_marked_epoch(dir.path()).unwrap(), None);
+        log.enter().mark(Ino(5), &AtomicU64::new(0));
+        let waiting = newest_marked_epoch(dir.path()).unwrap();
+        let rotated = log.rotate().unwrap().unwrap();
+        assert_eq!(waiting, Some(rotated.epoch));
+        assert_eq!(newest_marked_epoch(dir.path()).unwrap(), waiting, "rotated, not saved");
+        log.retire(rotated.epoch);
+        assert_eq!(newest_marked_epoch(dir.path()).unwrap(), None);
     }
 
     #[test]

@@ -30,10 +30,7 @@ struct RawHandle {
 /// [`INLINE_BYTES_MAX`] is always `Inline` with zeroes behind it, so derived equality holds.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum HandleBytes {
-    Inline {
-        len: u8,
-        bytes: [u8; INLINE_BYTES_MAX],
-    },
+    Inline { len: u8, bytes: [u8; INLINE_BYTES_MAX] },
     Heap(Box<[u8]>),
 }
 
@@ -119,9 +116,7 @@ impl FileHandle {
         let flags = (flags | OFlags::CLOEXEC).bits().cast_signed();
         // SAFETY: `mount` is open for the call and `raw` is a `struct file_handle` followed by
         // as many bytes as it says.
-        let fd = unsafe {
-            libc::open_by_handle_at(mount.as_fd().as_raw_fd(), (&raw mut raw).cast(), flags)
-        };
+        let fd = unsafe { libc::open_by_handle_at(mount.as_fd().as_raw_fd(), (&raw mut raw).cast(), flags) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -151,9 +146,7 @@ impl FileHandle {
             .to_le_bytes()
             .iter()
             .chain(self.bytes())
-            .fold(OFFSET, |hash, &byte| {
-                (hash ^ u32::from(byte)).wrapping_mul(PRIME)
-            })
+            .fold(OFFSET, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(PRIME))
     }
 }
 

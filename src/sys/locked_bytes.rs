@@ -90,10 +90,7 @@ mod tests {
         for line in maps.lines() {
             let range = line.split(' ').next().and_then(|r| r.split_once('-'));
             if let Some((from, to)) = range
-                && let (Ok(from), Ok(to)) = (
-                    usize::from_str_radix(from, 16),
-                    usize::from_str_radix(to, 16),
-                )
+                && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
             {
                 inside = (from..to).contains(&address);
             } else if let Some(flags) = line.strip_prefix("VmFlags:")

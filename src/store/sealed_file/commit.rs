@@ -81,6 +81,7 @@ impl<B: Backing> SealedFile<B> {
             ticket.tail = content.tails.current;
             ticket.tail_block = content.tail_slot_block;
             ticket.full_blocks = end.tail_block - 1;
+            content.syncing_through = ticket.full_blocks;
         }
         self.unsynced = false;
         Ok(ticket)
@@ -103,6 +104,7 @@ impl<B: Backing> SealedFile<B> {
             return Ok(());
         };
         content.heads.sync_done(ticket.head);
+        content.syncing_through = 0;
         content.durable_head_vouches = ticket.head_vouches;
         content.tails.sync_done(ticket.tail);
         if ticket.head_on_disk == Some(HeadOnDisk::Open) && content.head_on_disk == HeadOnDisk::Open {

@@ -132,6 +132,7 @@ impl<B: Backing> SealedFile<B> {
             generation: Generation(content.generation.0 + 1),
         };
         content.write_head(&*backing, State::Open)?;
+        self.rewrite_tail_if_needed()?;
         self.sync_now()?;
         self.cut_pages_from(fence)?;
         self.content_mut()?.recovered = None;
@@ -240,6 +241,9 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
         .map_or(0, Generation::open_count);
     let was_sealed = head.record.state == State::Sealed;
     let (plain_length, tail) = pages.end(&head.record)?;
+    let restore = pages
+        .only_in_slots(&head.record, length::end_of(plain_length).tail_block)?
+        .into();
     let mut content = from_head(head);
     content.plain_length = plain_length;
     let end = content.end();
@@ -259,13 +263,13 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
             }
         }
         // No copy of a last block that must be there: reading it says so.
-        None if end.tail_bytes > 0 && !content.holes_allowed => {
+        None if end.tail_bytes > 0 && (!content.holes_allowed || pages.is_torn(end.tail_block)?) => {
             content.tail_loaded = false;
             content.tail_durable_in_body = true;
         }
-        None => {}
+        // A hole so far; the fence puts its zeros on disk before anything relies on them.
+        None => content.tail_written = end.tail_bytes == 0,
     }
-    let restore = pages.only_in_slots(end.tail_block, content.holes_allowed)?.into();
     content.recovered = Some(Box::new(Recovered {
         open_count_seen,
         restore,
@@ -324,8 +328,7 @@ impl<B: Backing> Pages<'_, B> {
         } else {
             length::end_of(0)
         };
-        let vouched = self.tails.iter().map(|t| t.header.vouched_through()).max().unwrap_or(0);
-        let vouched = vouched.max(head.durable_through);
+        let vouched = self.vouched(head);
         let mut block = recorded.tail_block.max(vouched + 1);
         if head.state == State::Open
             && let Some(torn) = self.first_torn(vouched + 1, block)?
@@ -344,9 +347,17 @@ impl<B: Backing> Pages<'_, B> {
                     let used = used.max(least);
                     return Ok((plain_offset_of(block) + used as u64, Some((copy, payload))));
                 }
+                // Damage in what is vouched for is told by reads; an unvouched page was never synced.
+                None if block > vouched && self.is_torn(block)? => return Ok((plain_offset_of(block), None)),
                 None => return Ok((plain_offset_of(block) + least as u64, None)),
             }
         }
+    }
+
+    /// Blocks 1 to this one were durable in the body when a head or a tail was written.
+    fn vouched(&self, head: &HeadRecord) -> u64 {
+        let by_tails = self.tails.iter().map(|tail| tail.header.vouched_through());
+        by_tails.chain([head.durable_through]).max().unwrap_or(0)
     }
 
     /// The first block from `from` to before `to` that has a page, but none that opens: with holes
@@ -361,7 +372,7 @@ impl<B: Backing> Pages<'_, B> {
             if block >= to {
                 break;
             }
-            if self.is_torn(block)? {
+            if self.tails.iter().all(|tail| tail.header.block != block) && self.is_torn(block)? {
                 return Ok(Some(block));
             }
             block += 1;
@@ -370,26 +381,24 @@ impl<B: Backing> Pages<'_, B> {
     }
 
     fn is_torn(&self, block: u64) -> Result<bool, StoreError> {
-        if self.tails.iter().any(|tail| tail.header.block == block) {
-            return Ok(false);
-        }
         let mut page = [0; PAGE_BYTES];
         read_full(self.backing, &mut page, body_offset(block))?;
         Ok(page.iter().any(|&byte| byte != 0) && open_body(&self.key, block, &mut page).is_err())
     }
 
     /// Blocks before `tail_block` whose body page is torn, missing or older than the copy in a slot.
-    /// A partial copy counts in a file with holes alone: there a head may tell a length for which the
-    /// padded page of this block never reached the disk.
-    fn only_in_slots(&self, tail_block: u64, holes_allowed: bool) -> Result<Vec<(u64, Payload)>, StoreError> {
+    /// A partial copy counts in a file with holes alone, and there behind what is vouched for: a head
+    /// may tell a length for which the padded page of this block never reached the disk.
+    fn only_in_slots(&self, head: &HeadRecord, tail_block: u64) -> Result<Vec<(u64, Payload)>, StoreError> {
         let mut found: Vec<(u64, Payload)> = Vec::new();
+        let vouched = self.vouched(head);
         for tail in &self.tails {
             let block = tail.header.block;
             if block < tail_block
                 && found.iter().all(|(known, _)| *known != block)
                 && let Some((used, copy, payload)) = self.best(block)?
                 && (if used < BLOCK_PLAIN_BYTES {
-                    holes_allowed
+                    head.holes_allowed && block > vouched
                 } else {
                     matches!(copy, Copy::InSlot(_))
                 })

@@ -98,6 +98,8 @@ struct Content {
     tail_durable_in_body: bool,
     /// Blocks 1 to this one are durable in the body.
     durable_through: u64,
+    /// Blocks 1 to this one may become durable by the sync that is running.
+    syncing_through: u64,
     /// What the newest head page says of `durable_through`, and what the durable one does.
     head_vouches: u64,
     durable_head_vouches: u64,

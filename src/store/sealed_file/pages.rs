@@ -213,6 +213,7 @@ impl Content {
             sealed_head_at_risk: false,
             tail_durable_in_body: false,
             durable_through: 0,
+            syncing_through: 0,
             head_vouches: 0,
             durable_head_vouches: 0,
             recovered: None,

@@ -243,21 +243,23 @@ impl<B: Backing> SealedFile<B> {
         Ok(())
     }
 
-    /// Before a page in the middle changes, a durable head vouches for the blocks behind it: should
-    /// the page be torn, recovery would end the file there.
+    /// Before a page in the middle changes, a durable head vouches for every durable block: should the
+    /// page be torn, recovery would end the file there. Costs nothing until the next sync makes more
+    /// blocks durable.
     fn vouch_barrier(&mut self) -> Result<(), StoreError> {
-        let backing = self.backing.clone();
         let content = self.content_mut()?;
-        let durable = content.durable_through.min(content.end().tail_block - 1);
-        if content.durable_head_vouches >= durable {
+        let durable = content.durable_through.max(content.syncing_through);
+        let whole = content.end().tail_block - 1;
+        if content.durable_head_vouches >= durable.min(whole) {
             return Ok(());
         }
-        content.write_head(&*backing, State::Open)?;
-        self.sync_now()?;
-        // What else that sync made durable was asked for by nobody; counting it would make every
-        // overwrite between appends pay for another sync.
-        self.content_mut()?.durable_through = durable;
-        Ok(())
+        if whole > content.durable_through {
+            // The next sync makes these durable too, and their tail slots are then free again.
+            self.sync_now()?;
+        }
+        let backing = self.backing.clone();
+        self.content_mut()?.write_head(&*backing, State::Open)?;
+        self.sync_now()
     }
 
     /// Overwrites blocks before the tail block, in place.

@@ -1,1 +1,0 @@
-//! The ledger against a plain recomputation, over random operations.
