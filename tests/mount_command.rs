@@ -141,7 +141,7 @@ fn check_config_refuses_what_cannot_be_meant() {
         "[[exceptions]]\npath = \"/etc\"\nmax_files = 1\n",
         "[[exceptions]]\npath = \"../acme\"\nmax_files = 1\n",
         "[mount]\nmax_files = -1\n",
-        "[durability]\ncommit_interval_s = 0\n",
+        "[durability]\ncommit_interval_s = -1\n",
         "this is not toml",
     ];
     for content in wrong {
