@@ -6,5 +6,7 @@ pub mod recovery;
 pub mod store;
 pub mod units;
 pub mod cli {
-    pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+    pub fn main() -> std::process::ExitCode {
+        std::process::ExitCode::SUCCESS
+    }
 }

@@ -94,7 +94,8 @@ fn attempt(path: &Path, busy: Duration) -> Result<(Connection, Option<i64>), Err
         .open(path)
         .map_err(|e| Error::io(path, "open", e))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags).map_err(|e| Error::sqlite(path, "open", e))?;
+    let db =
+        Connection::open_with_flags(path, flags).map_err(|e| Error::sqlite(path, "open", e))?;
     let version = inspect(&db, path, busy)?;
     let good: String = db
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))

@@ -93,7 +93,10 @@ mod tests {
                 SizeOnDisk::Damaged => {}
             }
         }
-        assert_eq!(clean, (0..400_000).filter(|&n| sealed_size(n) < 200_000).count());
+        assert_eq!(
+            clean,
+            (0..400_000).filter(|&n| sealed_size(n) < 200_000).count()
+        );
         assert_eq!(classify(20_480), SizeOnDisk::Damaged);
         assert_eq!(classify(20_480 + 4000), SizeOnDisk::Damaged);
         assert_eq!(classify(1024 * 1024 + 4095), SizeOnDisk::Unclean);

@@ -81,7 +81,10 @@ impl Counted {
     /// links or by bisection: the rows have to be in their order still.
     pub fn add_recovered(&mut self, file: &Unclean, plain_len: u64) {
         let first = self.links.partition_point(|row| row.ino < file.ino);
-        let mut rows = self.links[first..].iter_mut().take_while(|row| row.ino == file.ino).peekable();
+        let mut rows = self.links[first..]
+            .iter_mut()
+            .take_while(|row| row.ino == file.ino)
+            .peekable();
         if rows.peek().is_some() {
             rows.for_each(|row| row.bytes = plain_len);
         } else if let Ok(at) = self.dirs.binary_search_by_key(&file.parent, |row| row.ino) {
@@ -102,12 +105,6 @@ pub(super) struct Root<'a> {
 pub(super) struct Opened {
     pub fd: OwnedFd,
     pub ino: Ino,
-}
-
-impl Opened {
-    pub(super) fn fd_ref(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
 }
 
 /// Why a directory is not read, short of an error.
@@ -248,7 +245,12 @@ impl Found {
                 SizeOnDisk::Unclean => {
                     let nlink = stat.stx_nlink;
                     let name = name.to_vec();
-                    self.unclean.push(Unclean { parent, name, ino, nlink });
+                    self.unclean.push(Unclean {
+                        parent,
+                        name,
+                        ino,
+                        nlink,
+                    });
                     0
                 }
                 SizeOnDisk::Damaged => {
@@ -264,21 +266,36 @@ impl Found {
             self.links.push((ino, parent, bytes));
             return Meters::default();
         }
-        Meters { bytes, files: 1, dirs: 0 }
+        Meters {
+            bytes,
+            files: 1,
+            dirs: 0,
+        }
     }
 
     /// Puts everything into its fixed order. `kept` are link rows that were not read anew.
-    pub(super) fn into_counted(self, mut dirs: Vec<DirRow>, kept: Vec<LinkRow>, elapsed: Duration) -> Counted {
+    pub(super) fn into_counted(
+        self,
+        mut dirs: Vec<DirRow>,
+        kept: Vec<LinkRow>,
+        elapsed: Duration,
+    ) -> Counted {
         dirs.sort_unstable_by_key(|row| row.ino);
         let mut rows: HashMap<(Ino, Ino), LinkRow> = HashMap::new();
         for (ino, parent, bytes) in self.links {
-            let row = rows.entry((ino, parent)).or_insert(LinkRow { ino, parent, names: 0, bytes });
+            let row = rows.entry((ino, parent)).or_insert(LinkRow {
+                ino,
+                parent,
+                names: 0,
+                bytes,
+            });
             row.names += 1;
         }
         let mut links: Vec<LinkRow> = rows.into_values().chain(kept).collect();
         links.sort_unstable_by_key(|row| (row.ino, row.parent));
         let mut unclean = self.unclean;
-        unclean.sort_unstable_by(|a, b| (a.ino, a.parent, &a.name).cmp(&(b.ino, b.parent, &b.name)));
+        unclean
+            .sort_unstable_by(|a, b| (a.ino, a.parent, &a.name).cmp(&(b.ino, b.parent, &b.name)));
         unclean.dedup_by_key(|file| file.ino);
         let mut damaged = self.damaged;
         damaged.sort_unstable();
@@ -324,7 +341,8 @@ fn failed(path: &[u8], operation: &'static str, e: Errno) -> Error {
 
 fn is_directory(dir: &OwnedFd, name: &CStr, path: &[u8]) -> Result<bool, Error> {
     let stat = stat(dir, name, path)?;
-    Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory))
+    Ok(stat
+        .is_some_and(|stat| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory))
 }
 
 /// `None` for what is not there any more.
@@ -359,7 +377,9 @@ fn piece_len(path: &[u8]) -> usize {
     if path.len() <= PATH_PIECE_BYTES_MAX {
         return path.len();
     }
-    let fits = path[..PATH_PIECE_BYTES_MAX].iter().rposition(|&byte| byte == b'/');
+    let fits = path[..PATH_PIECE_BYTES_MAX]
+        .iter()
+        .rposition(|&byte| byte == b'/');
     fits.unwrap_or(path.len())
 }
 

@@ -3,7 +3,7 @@
 //! keeps the stack short. No descriptor is held for a directory that waits.
 
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 
@@ -105,7 +105,9 @@ impl Part {
                 self.directory(parent, name, path, root, probe, buffer)
             }
             Task::Slice { dir, range } => {
-                let own = dir.listing.count(range, &dir.opened, &dir.path, root, &mut self.found)?;
+                let own =
+                    dir.listing
+                        .count(range, &dir.opened, &dir.path, root, &mut self.found)?;
                 self.slices.push((dir.opened.ino, own));
                 Ok(Vec::new())
             }
@@ -134,7 +136,7 @@ impl Part {
         let ino = opened.ino;
         let mut row = DirRow {
             ino,
-            generation: (probe.generation)(opened.fd_ref()),
+            generation: (probe.generation)(opened.fd.as_fd()),
             parent,
             name,
             own: Meters::default(),
@@ -149,7 +151,11 @@ impl Part {
         if all.len() <= SLICE_LEN {
             row.own = listing.count(all, &opened, &path, root, &mut self.found)?;
         } else {
-            let dir = Arc::new(Large { opened, path, listing });
+            let dir = Arc::new(Large {
+                opened,
+                path,
+                listing,
+            });
             tasks.extend(all.clone().step_by(SLICE_LEN).map(|start| Task::Slice {
                 dir: Arc::clone(&dir),
                 range: start..all.end.min(start + SLICE_LEN),

@@ -229,7 +229,10 @@ impl DirtyLog {
         // Oldest first, so that a kill in between leaves no gap.
         for log in old.logs.extract_if(.., is_done) {
             if let Some(Err(e)) = log.name.map(|name| self.remove(&name.file_name())) {
-                log::warn!("{}: cannot be removed: {e}", log.name.map_or_else(String::new, LogName::file_name));
+                log::warn!(
+                    "{}: cannot be removed: {e}",
+                    log.name.map_or_else(String::new, LogName::file_name)
+                );
             }
         }
     }
@@ -259,7 +262,8 @@ impl DirtyLog {
             None
         } else {
             let made = self.create(ended + 1);
-            made.inspect_err(|e| log::warn!("no new dirty log, the old one goes on: {e}")).ok()
+            made.inspect_err(|e| log::warn!("no new dirty log, the old one goes on: {e}"))
+                .ok()
         };
         let mut current = self.current.lock();
         let published = unborn.and_then(|file| self.publish(file, ended + 1).ok());
@@ -302,10 +306,19 @@ impl DirtyLog {
     /// Makes the file of `epoch` under a name that no start reads, with its header.
     fn create(&self, epoch: u64) -> io::Result<File> {
         let name = LogName(epoch);
-        let flags =
-            OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::CREATE
+            | OFlags::TRUNC
+            | OFlags::WRONLY
+            | OFlags::APPEND
+            | OFlags::CLOEXEC
+            | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
-        let mut file = File::from(rustix::fs::openat(&self.dir, name.unborn_name(), flags, mode)?);
+        let mut file = File::from(rustix::fs::openat(
+            &self.dir,
+            name.unborn_name(),
+            flags,
+            mode,
+        )?);
         let fill = || {
             match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, PREALLOCATED_BYTES) {
                 // Not every file system can; appends then take their chance.
@@ -440,7 +453,12 @@ fn read_leftover(dir: BorrowedFd<'_>, boot_id: &[u8; 16]) -> io::Result<(Leftove
 /// `None` for a file too long to be a log.
 fn read_file(dir: BorrowedFd<'_>, name: LogName) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = File::from(rustix::fs::openat(dir, name.file_name(), flags, Mode::empty())?);
+    let file = File::from(rustix::fs::openat(
+        dir,
+        name.file_name(),
+        flags,
+        Mode::empty(),
+    )?);
     let mut bytes = Vec::new();
     let len = file.take(LOG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok((len as u64 <= LOG_BYTES_MAX).then_some(bytes))

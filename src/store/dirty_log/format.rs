@@ -121,7 +121,10 @@ mod tests {
         let bytes = log(&[1, u64::MAX, 3]);
         for len in HEADER_LEN..=bytes.len() {
             let whole = (len - HEADER_LEN) / RECORD_LEN;
-            assert_eq!(read(&bytes[..len]), Some([1, u64::MAX, 3][..whole].to_vec()));
+            assert_eq!(
+                read(&bytes[..len]),
+                Some([1, u64::MAX, 3][..whole].to_vec())
+            );
         }
     }
 
