@@ -141,7 +141,7 @@ impl<B: Backing> SealedFile<B> {
         content.write_head(&*backing, State::Open)?;
         self.rewrite_tail_if_needed()?;
         if holds(Rule::SyncFence) {
-            self.sync_now()?;
+            self.sync_within()?;
         }
         self.cut_pages_from(fence)?;
         self.content_mut()?.recovered = None;
