@@ -123,7 +123,10 @@ impl<B: Backing> SealedFile<B> {
         let sealed_end = self.sealed_end();
         self.ensure_room(sealed_end)?;
         let content = self.content_mut()?;
-        let Some(recovered) = content.recovered.as_ref().filter(|_| holds(Rule::Fence)) else {
+        if !holds(Rule::Fence) {
+            content.recovered = None;
+        }
+        let Some(recovered) = content.recovered.as_ref() else {
             return Ok(());
         };
         let (seen, restore) = (recovered.open_count_seen, recovered.restore.clone());
