@@ -394,3 +394,16 @@ fn long_lives_stay_true() {
         }
     }
 }
+
+#[test]
+fn a_file_whose_heads_are_all_bad_is_not_taken_for_empty() {
+    let mut model = Model::new(false, 1);
+    for op in [Op::Append(9000), Op::Seal, Op::Append(320), Op::Sync] {
+        model.run(&op);
+    }
+    for slot in 0..3 {
+        model.disk.write_at(&[0xee; 4096], slot * PAGE).expect("the memory takes it");
+    }
+    let loaded = SealedFile::load(model.disk.clone(), model.ring.clone(), model.options);
+    assert!(loaded.is_err_and(|e| e.is_damage()));
+}

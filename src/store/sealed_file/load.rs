@@ -180,6 +180,7 @@ impl<B: Backing> SealedFile<B> {
 fn newest_head(ring: &KeyRing, slots: &mut [u8]) -> Result<Option<Head>, SealedError> {
     let mut best: Option<Head> = None;
     let mut refused = None;
+    let mut refused_count = 0;
     for (slot, bytes) in slots.chunks_exact_mut(PAGE_BYTES).enumerate() {
         let Ok(page) = <&mut Page>::try_from(bytes) else { continue };
         if page.iter().all(|&byte| byte == 0) {
@@ -198,12 +199,17 @@ fn newest_head(ring: &KeyRing, slots: &mut [u8]) -> Result<Option<Head>, SealedE
                     });
                 }
             }
-            Err(e) => refused = Some(e),
+            Err(e) => {
+                refused = Some(e);
+                refused_count += 1;
+            }
         }
     }
     match (best, refused) {
         (Some(head), _) => Ok(Some(head)),
         (None, Some(e @ (SealedError::KeyMissing(_) | SealedError::NewerVersion(_) | SealedError::UnknownSuite(_)))) => Err(e),
+        // Before its first sync a file writes two of its head slots at most: this one was synced.
+        (None, Some(e)) if refused_count == SLOT_COUNT => Err(e),
         (None, _) => Ok(None),
     }
 }
