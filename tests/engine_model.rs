@@ -171,6 +171,7 @@ impl Model {
     fn set_length(&mut self, to: u64) {
         match self.file.set_plain_length(to) {
             Ok(()) => {
+                assert!(to == 0 || to == self.plain.len() as u64 || self.file.is_unsynced());
                 self.plain.resize(to as usize, 0);
                 self.sync_failed &= to > 0;
             }
@@ -181,7 +182,15 @@ impl Model {
                 assert!(length == self.plain.len() || self.persistent || self.sync_failed || length == to as usize);
                 // The next sync puts on disk what memory says.
                 self.disk.set_faults(Faults::default());
-                let _ = self.file.sync_now();
+                let synced = self.file.sync_now();
+                if synced.is_err() && length != self.plain.len() {
+                    // Neither memory nor disk could finish: the next opening decides.
+                    self.kill();
+                    self.plain.resize(self.file.plain_length() as usize, 0);
+                    return;
+                }
+                // Taking the first growth of an empty file back ends an earlier failure.
+                self.sync_failed &= length > 0 || synced.is_err();
                 self.plain.resize(length, 0);
             }
         }
@@ -404,4 +413,17 @@ fn long_lives_stay_true() {
             model.run(&op);
         }
     }
+}
+
+#[test]
+fn a_file_whose_heads_are_all_bad_is_not_taken_for_empty() {
+    let mut model = Model::new(false, 1);
+    for op in [Op::Append(9000), Op::Seal, Op::Append(320), Op::Sync] {
+        model.run(&op);
+    }
+    for slot in 0..3 {
+        model.disk.write_at(&[0xee; 4096], slot * PAGE).expect("the memory takes it");
+    }
+    let loaded = SealedFile::load(model.disk.clone(), model.ring.clone(), model.options);
+    assert!(loaded.is_err_and(|e| e.is_damage()));
 }

@@ -241,6 +241,30 @@ impl State {
         }
     }
 
+    /// Whether a page here is neither what it was when it was last durable nor what it became.
+    pub fn has_torn_page(&self, before: &Self) -> bool {
+        self.cache.iter().any(|(index, page)| {
+            let versions = before
+                .dirty
+                .get(index)
+                .into_iter()
+                .flatten()
+                .map(|version| version.page.as_ref());
+            let mut known = versions.chain([before.durable.get(index)]);
+            !known.any(|known| known.is_some_and(|known| known == page)) && page.iter().any(|&byte| byte != 0)
+        })
+    }
+
+    /// The pages from the first to the last.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (index, page) in &self.cache {
+            bytes.resize((index * PAGE) as usize, 0);
+            bytes.extend_from_slice(&page[..]);
+        }
+        bytes
+    }
+
     /// All pages in the cache, for tests that look at what is on disk.
     pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8; PAGE as usize])> {
         self.cache.iter().map(|(index, page)| (*index, page.as_ref()))

@@ -141,6 +141,13 @@ impl<B: Backing> SealedFile<B> {
         Ok(())
     }
 
+    /// A sync in the middle of a change, whose rest it does not cover.
+    pub(super) fn sync_within(&mut self) -> Result<(), StoreError> {
+        self.sync_now()?;
+        self.unsynced = true;
+        Ok(())
+    }
+
     pub(super) fn rewrite_tail_if_needed(&mut self) -> Result<(), StoreError> {
         let backing = self.backing.clone();
         self.content_mut()?.write_missing(&*backing)
@@ -202,7 +209,7 @@ impl<B: Backing> SealedFile<B> {
         let content = self.content_mut()?;
         let newer_in_slot = content.tails.current.is_some() && content.tail_slot_block == content.end().tail_block;
         if content.tail_durable_in_body && newer_in_slot {
-            self.sync_now()?;
+            self.sync_within()?;
         }
         if self.content_mut()?.head_on_disk == HeadOnDisk::Open {
             self.in_place_barrier()?;

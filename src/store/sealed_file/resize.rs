@@ -98,25 +98,26 @@ impl<B: Backing> SealedFile<B> {
         if wrote.is_ok() && end.tail_bytes > 0 {
             wrote = content.write_tail(&*backing, end.tail_block, end.tail_bytes);
         }
-        if let Err(e) = wrote {
+        if wrote.is_err() {
             let cut = (content.plain_length, content.floor, *content.tail);
             (content.plain_length, content.floor, *content.tail) = undo;
-            if head_says_cut && content.write_head(&*backing, State::Open).is_err() {
-                // The head on disk says "cut" already: memory must not say otherwise.
-                (content.plain_length, content.floor, *content.tail) = cut;
-                content.tail_written = false;
+            if !head_says_cut || content.write_head(&*backing, State::Open).is_ok() {
+                return wrote;
             }
-            return Err(e);
+            // The head on disk says "cut" already: memory must not say otherwise. The rest of the cut
+            // is made up for before the file grows.
+            (content.plain_length, content.floor, *content.tail) = cut;
         }
         if plain_length < P0 {
             content.block0[plain_length as usize..].fill(0);
         }
-        content.tail_written = true;
+        content.tail_written = wrote.is_ok();
         content.tail_durable_in_body = false;
         content.durable_through = content.durable_through.min(end.tail_block - 1);
         content.shrink_to = Some(end.tail_block);
+        wrote?;
         if holds(Rule::SyncBeforeShrink) {
-            self.sync_now()?;
+            self.sync_within()?;
         }
         if end.tail_bytes == 0 {
             let content = self.content_mut()?;

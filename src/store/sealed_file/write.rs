@@ -245,17 +245,17 @@ impl<B: Backing> SealedFile<B> {
         if content.tails.current.is_none() || content.tail_slot_block != end.tail_block || !content.tail_written {
             content.write_tail(&*backing, end.tail_block, end.tail_bytes)?;
         }
-        self.sync_now()
+        self.sync_within()
     }
 
     /// Rule 8: the file does not grow again before a shrink is durable.
     pub(super) fn settle_shrink(&mut self) -> Result<(), StoreError> {
         if let Some(block) = self.content_mut()?.shrink_to {
-            self.sync_now()?;
+            self.sync_within()?;
             self.cut_pages_from(block)?;
         }
         if self.content_mut()?.shrink_unsynced && holds(Rule::SyncAfterShrink) {
-            self.sync_now()?;
+            self.sync_within()?;
         }
         Ok(())
     }
@@ -263,7 +263,7 @@ impl<B: Backing> SealedFile<B> {
     /// Rule 3: an open head is durable before any page in place changes under a sealed one.
     pub(super) fn in_place_barrier(&mut self) -> Result<(), StoreError> {
         if self.content_mut()?.sealed_head_at_risk && holds(Rule::InPlaceBarrier) {
-            self.sync_now()?;
+            self.sync_within()?;
         }
         Ok(())
     }
@@ -280,11 +280,11 @@ impl<B: Backing> SealedFile<B> {
         }
         if whole > content.durable_through {
             // The next sync makes these durable too, and their tail slots are then free again.
-            self.sync_now()?;
+            self.sync_within()?;
         }
         let backing = self.backing.clone();
         self.content_mut()?.write_head(&*backing, State::Open)?;
-        self.sync_now()
+        self.sync_within()
     }
 
     /// Overwrites blocks before the tail block, in place.
@@ -326,7 +326,8 @@ impl<B: Backing> SealedFile<B> {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
         }
         if self.options.strict_overwrite {
-            self.sync_now()?;
+            // The page is there; what else a sync would write first cannot fail this write any more.
+            self.sync_backing()?;
         }
         Ok(bytes.min(pages * P - at))
     }
@@ -336,7 +337,7 @@ impl<B: Backing> SealedFile<B> {
     fn copy_aside(&mut self, block: u64) -> Result<(), StoreError> {
         let whole = self.read_block(block)?;
         self.rewrite_tail_if_needed()?;
-        self.sync_now()?;
+        self.sync_within()?;
         let backing = self.backing.clone();
         let content = self.content_mut()?;
         let spare = (0..crate::sealed::SLOT_COUNT as u8)
