@@ -114,7 +114,7 @@ fn options_of_fstab_are_ignored() {
 fn a_limit_that_is_no_size_is_refused() {
     let place = Place::new();
     for wrong in ["10 apples", "-1", "99999999TiB", ""] {
-        assert_says(&place.refused(&["--limit", wrong]), &["limit"]);
+        assert_says(&place.refused(&[&format!("--limit={wrong}")]), &["limit"]);
     }
 }
 
@@ -141,7 +141,7 @@ fn check_config_refuses_what_cannot_be_meant() {
         "[[exceptions]]\npath = \"/etc\"\nmax_files = 1\n",
         "[[exceptions]]\npath = \"../acme\"\nmax_files = 1\n",
         "[mount]\nmax_files = -1\n",
-        "[durability]\ncommit_interval_s = 0\n",
+        "[durability]\ncommit_interval_s = -1\n",
         "this is not toml",
     ];
     for content in wrong {
@@ -318,16 +318,21 @@ fn the_daemon_ends_by_itself_when_it_is_unmounted() {
 }
 
 #[test]
-fn an_interrupt_unmounts_even_while_files_are_open() {
+fn an_interrupt_unmounts_at_once_and_lets_open_recordings_finish() {
     let mut mount = Mount::new();
     let file = fs::File::create_new(mount.path("open")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &[1; 5_000], 0).unwrap();
     run("kill", &["-INT", &mount.pid().to_string()]);
+    wait::until("the mount point is free", || {
+        (!is_mounted(&mount.point())).then_some(())
+    });
+    assert!(fs::read_dir(mount.point()).unwrap().next().is_none());
+    std::os::unix::fs::FileExt::write_all_at(&file, &[1; 5_000], 5_000).unwrap();
+    drop(file);
     let status = mount.wait_for_end();
     assert!(status.success(), "{status}\n{}", mount.log());
-    drop(file);
-    assert!(!is_mounted(&mount.point()));
+    assert_eq!(scan::store(&mount.store()).total, scan::totals(10_000, 1, 0), "sealed");
     mount.start();
-    assert_eq!(read(&mount.path("open")), [1; 5_000]);
+    assert_eq!(read(&mount.path("open")), [1; 10_000]);
     mount.finish();
 }

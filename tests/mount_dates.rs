@@ -26,12 +26,22 @@ fn today(layout: &str) -> String {
     Day::today().format(layout)
 }
 
-/// Asks mkdir for today's path until it exists without anybody having made it: who was told that they
-/// are absent may make them by itself for some seconds.
+/// What mkdir answers to another call: a caller that was told ENOENT is left alone on its way down.
+fn mkdir_of_another_call(path: &Path) -> std::io::Result<()> {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| fs::create_dir(path))
+            .join()
+            .expect("mkdir does not panic")
+    })
+}
+
+/// Asks mkdir for today's path until it exists without anybody having made it: that may take seconds in a new tenant.
 #[track_caller]
 fn wait_until_dated(tenant: &Path, layout: &str) {
     wait::until("today's directory exists by itself", || {
-        let error = fs::create_dir(tenant.join(today(layout))).expect_err("its parents are missing, or it exists");
+        let made = mkdir_of_another_call(&tenant.join(today(layout)));
+        let error = made.expect_err("its parents are missing, or it exists");
         match error.kind() {
             ErrorKind::AlreadyExists => Some(()),
             ErrorKind::NotFound => None,
@@ -64,10 +74,7 @@ fn a_fixed_part_and_month_names_belong_to_the_layout() {
 #[test]
 fn one_directory_per_day_is_a_layout_too() {
     let mount = dated("{tenant}/%Y-%m-%d");
-    let tenant = mount.dir("acme");
-    wait::until("today's directory exists by itself", || {
-        tenant.join(today("%Y-%m-%d")).is_dir().then_some(())
-    });
+    wait_until_dated(&mount.dir("acme"), "%Y-%m-%d");
     mount.finish();
 }
 
@@ -83,7 +90,7 @@ fn a_brand_new_tenant_can_be_walked_down() {
 }
 
 #[test]
-fn without_a_rule_there_are_no_date_directories() {
+fn switched_off_there_are_no_date_directories() {
     let mut mount = Mount::with_config("[[rules]]\npath = \"{tenant}/%Y/%m/%d\"\ndate_directories = false\n");
     mount.dir("acme");
     mount.remount();
@@ -127,6 +134,21 @@ fn burst(tenant: &Path, calls: u64) -> Vec<(Call, Outcome)> {
     })
 }
 
+/// Every recording of the burst started, was written and reads back.
+#[track_caller]
+fn assert_recorded(burst: Vec<(Call, Outcome)>) {
+    for (call, outcome) in burst {
+        assert_eq!(outcome.failed_start, None, "{}", call.path.display());
+        assert!(
+            outcome.closed && outcome.acknowledged_len == 70_044 && outcome.wrong_size.is_none(),
+            "{outcome:?}"
+        );
+        let content = common::read(&call.path);
+        assert_eq!(content[..44], audio::header(Some(70_044)));
+        assert_eq!(audio::first_difference(call.seed, 0, &content), None);
+    }
+}
+
 #[test]
 fn a_burst_into_a_known_tenants_new_day_loses_no_recording() {
     let mut mount = dated("{tenant}/%Y/%m/%d");
@@ -135,17 +157,17 @@ fn a_burst_into_a_known_tenants_new_day_loses_no_recording() {
     // One tenant shows that new ones are known by now; the bursts are the first to touch the others' day.
     wait_until_dated(&tenants[0], "%Y/%m/%d");
     for tenant in &tenants {
-        for (call, outcome) in burst(tenant, 50) {
-            assert_eq!(outcome.failed_start, None, "{}", call.path.display());
-            assert!(
-                outcome.closed && outcome.acknowledged_len == 70_044 && outcome.wrong_size.is_none(),
-                "{outcome:?}"
-            );
-            let content = common::read(&call.path);
-            assert_eq!(content[..44], audio::header(Some(70_044)));
-            assert_eq!(audio::first_difference(call.seed, 0, &content), None);
-        }
+        assert_recorded(burst(tenant, 50));
     }
     let usage = mount.finish();
     assert_eq!((usage.total.files, usage.total.bytes), (150, 150 * 70_044));
+}
+
+#[test]
+fn a_burst_into_a_brand_new_tenant_loses_no_recording() {
+    let mount = dated("{tenant}/%Y/%m/%d");
+    for n in 0..5 {
+        assert_recorded(burst(&mount.path(&format!("new {n}")), 20));
+    }
+    assert_eq!(mount.finish().total.files, 100);
 }

@@ -252,6 +252,12 @@ fn extended_attributes_are_kept(dir: &Path) {
         setxattr(&path, "user.other", b"1", XattrFlags::REPLACE),
         Err(Errno::NODATA)
     );
+    // getfattr asks for the length first, as cp and rsync do; rustix never does.
+    let shown = run(
+        "getfattr",
+        &["--only-values", "--name=user.call.id", common::command::text(&path)],
+    );
+    assert_eq!(shown, "4711");
     setxattr(&path, "user.empty", b"", XattrFlags::empty()).unwrap();
     let len = getxattr(&path, "user.call.id", &mut buffer).unwrap();
     assert_eq!(&buffer[..len], b"4711");

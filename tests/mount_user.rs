@@ -21,25 +21,19 @@ fn mount_as_user() -> Mount {
     }
 }
 
-/// Runs a shell line as the user of the mount.
-fn shell(line: &str, argument: &Path) -> std::process::Output {
+/// Runs a shell line where the mount of `daemon` can be seen, as `user`.
+fn shell_as(user: u32, daemon: Option<&Mount>, line: &str, argument: &Path) -> std::process::Output {
+    let arguments = ["sh", "-c", line, "sh", text(argument)];
     if !rustix::process::geteuid().is_root() {
-        return command::output("sh", &["-c", line, "sh", text(argument)], Path::new("/"));
+        return command::output(arguments[0], &arguments[1..], Path::new("/"));
     }
-    let id = USER.to_string();
-    let change = [
-        "--reuid",
-        &id,
-        "--regid",
-        &id,
-        "--clear-groups",
-        "sh",
-        "-c",
-        line,
-        "sh",
-        text(argument),
-    ];
-    command::output("setpriv", &change, Path::new("/"))
+    let namespace = daemon.map(|mount| format!("--mount=/proc/{}/ns/mnt", mount.pid()));
+    let id = user.to_string();
+    let mut words: Vec<&str> = namespace.iter().map(String::as_str).collect();
+    words.extend(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
+    words.extend(arguments);
+    let program = if daemon.is_some() { "nsenter" } else { words.remove(0) };
+    command::output(program, &words, Path::new("/"))
 }
 
 #[test]
@@ -53,7 +47,7 @@ fn a_user_without_rights_mounts_and_copies() {
     let line = "cp -r \"$1/sample\" \"$1/mnt/copied\" && diff -r \"$1/sample\" \"$1/mnt/copied\" && ls -l \"$1/mnt\" \
                 && mv \"$1/mnt/copied/below\" \"$1/mnt/moved\" && rm \"$1/mnt/copied/call.wav\" && df \"$1/mnt\" && ls -R \"$1/mnt\"";
     let root = mount.point().parent().expect("a mount point lies somewhere").to_owned();
-    let output = shell(line, &root);
+    let output = shell_as(USER, Some(&mount), line, &root);
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
     let backing = mount.store().join("data/moved/second.wav").metadata().unwrap();
@@ -74,28 +68,19 @@ fn a_user_without_rights_mounts_and_copies() {
 fn another_user_is_denied() {
     let mount = mount_as_user();
     let root = mount.point().parent().expect("a mount point lies somewhere").to_owned();
-    let made = shell(
-        "echo secret >\"$1/mnt/file\" && chmod 777 \"$1/mnt\" && cat \"$1/mnt/file\"",
-        &root,
-    );
+    let line = "echo secret >\"$1/mnt/file\" && chmod 777 \"$1/mnt\" && cat \"$1/mnt/file\"";
+    let made = shell_as(USER, Some(&mount), line, &root);
     assert_eq!(made.stdout, b"secret\n", "{}", String::from_utf8_lossy(&made.stderr));
     if rustix::process::geteuid().is_root() {
         // Not even root gets into the mount of another user.
-        common::refused(fs::read(mount.path("file")), common::Errno::ACCESS);
-        let id = (USER - 1).to_string();
-        let other = [
-            "--reuid",
-            &id,
-            "--regid",
-            &id,
-            "--clear-groups",
-            "cat",
-            text(&mount.path("file")),
-        ]
-        .map(str::to_owned);
-        let other: Vec<_> = other.iter().map(String::as_str).collect();
-        assert!(!command::succeeds("setpriv", &other));
+        for other in [USER - 1, 0] {
+            let denied = shell_as(other, Some(&mount), "LC_ALL=C cat \"$1/mnt/file\"", &root);
+            assert_eq!(denied.stdout, b"", "user {other}");
+            let said = String::from_utf8_lossy(&denied.stderr);
+            assert!(said.contains("Permission denied"), "user {other}: {said}");
+        }
     }
+    mount.finish();
 }
 
 #[test]
@@ -115,7 +100,7 @@ fn permissions_hold_between_users_of_a_shared_mount() {
     fs::set_permissions(mount.path("public"), fs::Permissions::from_mode(0o644)).unwrap();
     let tenant = mount.dir("acme");
     chown(&tenant, Some(USER), Some(USER)).unwrap();
-    let ok = |line: &str| shell(line, &mount.point()).status.success();
+    let ok = |line: &str| shell_as(USER, None, line, &mount.point()).status.success();
     assert!(ok("cat \"$1/public\" >/dev/null"));
     assert!(!ok("cat \"$1/private\" >/dev/null"));
     assert!(!ok("echo x >>\"$1/public\""));

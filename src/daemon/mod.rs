@@ -76,6 +76,9 @@ pub enum DaemonError {
     /// The data directory cannot be used.
     #[error("the data directory of the store: {0}")]
     Data(io::Error),
+    /// What is in the store cannot be counted.
+    #[error(transparent)]
+    Recovery(crate::recovery::Error),
     /// The database cannot be used.
     #[error(transparent)]
     Database(crate::db::Error),

@@ -20,9 +20,10 @@ use crate::daemon::signals::{SignalThread, Stop};
 use crate::daemon::start_up::{self, Started};
 use crate::daemon::write_back::WriteBack;
 use crate::daemon::{DaemonError, Parts};
-use crate::db::Writer;
+use crate::db::{Ask, Database, Writer};
 use crate::fs::{Caller, FileSystem};
 use crate::fuse::{Invalidator, Session};
+use crate::recovery::Unclean;
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::keys::Kek;
 use crate::store::dirty_log::DirtyLog;
@@ -52,9 +53,9 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
     let tree = Arc::new(open_tree(&parts.store.paths().data()).map_err(DaemonError::Data)?);
-    let started = start_up::start(parts.store.paths(), &tree, &config, clock.now())?;
+    let started = start_up::start(parts.store.paths(), &tree, &config, &*clock)?;
     let Started {
-        database,
+        mut database,
         ledger,
         links,
         dirty,
@@ -82,6 +83,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     fs.place_all();
     adopt(&fs, &unclean);
     let mut source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone());
+    let first_ask = save_first(&mut database, &mut source, first_ask);
     let writer_clock = clock.clone();
     let writer = Writer::spawn(
         database,
@@ -105,6 +107,26 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     served
 }
 
+/// What was counted is in the database before the first request; if that fails the writer goes on
+/// trying.
+fn save_first(database: &mut Database, source: &mut WriteBack, first_ask: Ask) -> Ask {
+    if first_ask == Ask::Dirty {
+        return first_ask;
+    }
+    let collected = source.collect(first_ask);
+    match database.replace(&collected.batch) {
+        Ok(()) => {
+            (collected.on_committed)();
+            Ask::Dirty
+        }
+        Err(e) => {
+            log::error!("{e}; recordings go on, and it is tried again");
+            (collected.on_failed)(collected.batch);
+            first_ask
+        }
+    }
+}
+
 fn open_tree(data: &Path) -> io::Result<Tree> {
     let root: OwnedFd = rustix::fs::open(
         data,
@@ -118,7 +140,7 @@ fn open_tree(data: &Path) -> io::Result<Tree> {
 }
 
 /// Files that a crash left unclean: their lengths count before the first request.
-fn adopt(fs: &Arc<FileSystem>, unclean: &[start_up::UncleanFile]) {
+fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
     let (mut bytes, mut failed_count) = (0, 0);
     for file in unclean {
         match fs.adopt_unclean(file.parent, &file.name) {

@@ -38,6 +38,9 @@ impl WriteBack {
             log::warn!("the dirty log cannot be rotated, it grows until it can: {e}");
             None
         });
+        if rotated.is_some() {
+            self.fs.mark_unsealed();
+        }
         let charges = self.fs.link_charges();
         let (links, removed_links) = self.fs.changed_links();
         let mut batch = Batch {

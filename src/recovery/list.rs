@@ -14,9 +14,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, S
 use rustix::io::Errno;
 
 use super::error::Error;
-use super::length::{SizeOnDisk, classify};
 use crate::db::{DirRow, LinkRow};
 use crate::id::Ino;
+use crate::sealed::length::{SizeOnDisk, classify};
 use crate::units::Meters;
 
 /// One getdents call takes this much: some 3,000 names.
@@ -81,7 +81,10 @@ impl Counted {
     /// links or by bisection: the rows have to be in their order still.
     pub fn add_recovered(&mut self, file: &Unclean, plain_len: u64) {
         let first = self.links.partition_point(|row| row.ino < file.ino);
-        let mut rows = self.links[first..].iter_mut().take_while(|row| row.ino == file.ino).peekable();
+        let mut rows = self.links[first..]
+            .iter_mut()
+            .take_while(|row| row.ino == file.ino)
+            .peekable();
         if rows.peek().is_some() {
             rows.for_each(|row| row.bytes = plain_len);
         } else if let Ok(at) = self.dirs.binary_search_by_key(&file.parent, |row| row.ino) {
@@ -102,12 +105,6 @@ pub(super) struct Root<'a> {
 pub(super) struct Opened {
     pub fd: OwnedFd,
     pub ino: Ino,
-}
-
-impl Opened {
-    pub(super) fn fd_ref(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
 }
 
 /// Why a directory is not read, short of an error.
@@ -248,7 +245,12 @@ impl Found {
                 SizeOnDisk::Unclean => {
                     let nlink = stat.stx_nlink;
                     let name = name.to_vec();
-                    self.unclean.push(Unclean { parent, name, ino, nlink });
+                    self.unclean.push(Unclean {
+                        parent,
+                        name,
+                        ino,
+                        nlink,
+                    });
                     0
                 }
                 SizeOnDisk::Damaged => {
@@ -264,7 +266,11 @@ impl Found {
             self.links.push((ino, parent, bytes));
             return Meters::default();
         }
-        Meters { bytes, files: 1, dirs: 0 }
+        Meters {
+            bytes,
+            files: 1,
+            dirs: 0,
+        }
     }
 
     /// Puts everything into its fixed order. `kept` are link rows that were not read anew.
@@ -272,7 +278,12 @@ impl Found {
         dirs.sort_unstable_by_key(|row| row.ino);
         let mut rows: HashMap<(Ino, Ino), LinkRow> = HashMap::new();
         for (ino, parent, bytes) in self.links {
-            let row = rows.entry((ino, parent)).or_insert(LinkRow { ino, parent, names: 0, bytes });
+            let row = rows.entry((ino, parent)).or_insert(LinkRow {
+                ino,
+                parent,
+                names: 0,
+                bytes,
+            });
             row.names += 1;
         }
         let mut links: Vec<LinkRow> = rows.into_values().chain(kept).collect();
@@ -377,11 +388,7 @@ fn open_piece(from: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> 
 }
 
 /// The same without openat2: no component is a symbolic link, and names never are `..`.
-fn open_by_component(
-    from: BorrowedFd<'_>,
-    path: &[u8],
-    flags: OFlags,
-) -> rustix::io::Result<OwnedFd> {
+fn open_by_component(from: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let mut at: Option<OwnedFd> = None;
     for name in path.split(|&byte| byte == b'/') {
         let from = at.as_ref().map_or(from, AsFd::as_fd);

@@ -3,7 +3,7 @@
 //! keeps the stack short. No descriptor is held for a directory that waits.
 
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 
@@ -64,15 +64,8 @@ pub fn scan(data: BorrowedFd<'_>, probe: Probe<'_>) -> Result<Counted, Error> {
 
 /// A piece of work.
 enum Task {
-    Directory {
-        parent: Ino,
-        name: Vec<u8>,
-        path: Vec<u8>,
-    },
-    Slice {
-        dir: Arc<Large>,
-        range: Range<usize>,
-    },
+    Directory { parent: Ino, name: Vec<u8>, path: Vec<u8> },
+    Slice { dir: Arc<Large>, range: Range<usize> },
 }
 
 /// A directory whose entries are shared out.
@@ -93,19 +86,13 @@ struct Part {
 
 impl Part {
     /// Does one task; returns those that came out of it.
-    fn run(
-        &mut self,
-        task: Task,
-        root: &Root<'_>,
-        probe: Probe<'_>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Vec<Task>, Error> {
+    fn run(&mut self, task: Task, root: &Root<'_>, probe: Probe<'_>, buffer: &mut Vec<u8>) -> Result<Vec<Task>, Error> {
         match task {
-            Task::Directory { parent, name, path } => {
-                self.directory(parent, name, path, root, probe, buffer)
-            }
+            Task::Directory { parent, name, path } => self.directory(parent, name, path, root, probe, buffer),
             Task::Slice { dir, range } => {
-                let own = dir.listing.count(range, &dir.opened, &dir.path, root, &mut self.found)?;
+                let own = dir
+                    .listing
+                    .count(range, &dir.opened, &dir.path, root, &mut self.found)?;
                 self.slices.push((dir.opened.ino, own));
                 Ok(Vec::new())
             }
@@ -134,7 +121,7 @@ impl Part {
         let ino = opened.ino;
         let mut row = DirRow {
             ino,
-            generation: (probe.generation)(opened.fd_ref()),
+            generation: (probe.generation)(opened.fd.as_fd()),
             parent,
             name,
             own: Meters::default(),

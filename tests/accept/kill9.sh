@@ -15,6 +15,8 @@ damaged=0 drifted=0 operations=0 recordings=0 acknowledged=0 slowest=0
 mount_store
 for round in $(seq "$ROUNDS"); do
     rm -rf "$MNT/buffered" "$MNT/frames"
+    # Made before, so that no recording is lost to FreeSWITCH's own race.
+    mkdir -p "$MNT/buffered/$(date -u +%Y/%m/%d)" "$MNT/frames/$(date -u +%Y/%m/%d)"
     ledger=$WORK/ledger.$round
     "$RECORD_CALLS" "$MNT" --tenant buffered --calls 8 --seconds 60 --rounds 1000 --first-round "$((round * 1000))" --ledger "$ledger.b" --json >"$WORK/b.json" 2>&1 & b=$!
     "$RECORD_CALLS" "$MNT" --tenant frames --calls 8 --seconds 20 --frame 320 --rounds 1000 --first-round "$((round * 1000))" --ledger "$ledger.f" --json >"$WORK/f.json" 2>&1 & f=$!

@@ -14,7 +14,8 @@ mount_store
 
 over=0 under=0 lies=0 files_wrong=0 slow_left=0 slow_lost=0
 for n in $(seq "$ROUNDS"); do
-    mkdir -p "$MNT/bytes$n" "$MNT/files$n"
+    # Date directories are made before, so that no recording is lost to FreeSWITCH's own race.
+    mkdir -p "$MNT/bytes$n" "$MNT/files$n" "$MNT/slow$n/$(date -u +%Y/%m/%d)"
     out=$(python3 "$ROOT/tests/accept/processes.py" write "$MNT/bytes$n" 16) || { lies=$((lies + 1)); echo "$out"; }
     used=$(python3 "$SCAN" mount "$MNT/bytes$n" | cut -d' ' -f1)
     [ "$used" -gt $BYTES ] && over=$((over + used - BYTES))

@@ -85,15 +85,17 @@ def applied(nodes, made, removed):
 
 def run(top, model, seed):
     rnd = random.Random(seed)
-    tree, pending = load(model, top)
+    known, pending = load(model, top)
+    # None until the directory is what the model says: a kill before that leaves nothing to verify.
+    tree, step = None, None
     try:
         os.makedirs(top, exist_ok=True)
-        if tree is None or pending is not None:
+        if known is None or pending is not None:
             # A new start: the operation under way at the last kill has an unknown result.
             shutil.rmtree(top)
             os.mkdir(top)
-            tree = Tree(top)
-        step = None
+            known = Tree(top)
+        tree = known
         while True:
             step = made, removed, call = tree.plan(rnd)
             call()

@@ -64,6 +64,16 @@ impl Setup {
     }
 }
 
+/// Starts the daemon of another user: in a mount namespace of its own with a /dev/fuse that everyone may open, as
+/// udev makes it and containers often do not. Arguments: a directory, then the command.
+const OWN_NAMESPACE: &str = r#"
+mount -t tmpfs -o mode=755 tmpfs "$1"
+mknod -m 666 "$1/fuse" c 10 229
+mount --bind "$1/fuse" /dev/fuse
+shift
+exec "$@"
+"#;
+
 /// A daemon with its store and mount point in a temporary directory.
 pub struct Mount {
     // Dropped last: the mount is gone by then.
@@ -231,11 +241,13 @@ impl Mount {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
-        let daemon = self.daemon.insert(command.spawn().expect("the daemon starts"));
-        let ended = wait::poll(|| match daemon.try_wait() {
-            Ok(None) if is_mounted(&self.root.join("mnt")) => Some(None),
-            Ok(None) => None,
-            ended => Some(Some(ended)),
+        self.daemon = Some(command.spawn().expect("the daemon starts"));
+        let ended = wait::poll(|| {
+            let status = self.daemon.as_mut().map(Child::try_wait);
+            match status {
+                Some(Ok(None)) => self.is_mounted().then_some(None),
+                ended => Some(Some(ended)),
+            }
         });
         assert!(matches!(ended, Some(None)), "cannot mount: {ended:?}\n{}", self.log());
     }
@@ -244,7 +256,9 @@ impl Mount {
         let mut command = match self.setup.user {
             None => Command::new(tallyfs()),
             Some(id) => {
-                let mut command = Command::new("setpriv");
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--propagation", "private", "sh", "-ec", OWN_NAMESPACE, "sh"]);
+                command.arg(self.root.join("dev")).arg("setpriv");
                 command.args([
                     format!("--reuid={id}"),
                     format!("--regid={id}"),
@@ -279,6 +293,7 @@ impl Mount {
         let Some(id) = self.setup.user else { return };
         // The build directory may lie where only root can look.
         fs::copy(tallyfs(), self.root.join("tallyfs")).expect("a copy of the program");
+        fs::create_dir_all(self.root.join("dev")).expect("a place for a device");
         for path in [self.root.clone(), self.point()] {
             chown(&path, Some(id), Some(id)).expect("root gives directories away");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its own directory");
@@ -294,7 +309,12 @@ impl Mount {
     }
 
     fn is_mounted(&self) -> bool {
-        is_mounted(&self.point())
+        match (&self.daemon, self.setup.user) {
+            (Some(daemon), Some(_)) => is_mounted_for(&daemon.id().to_string(), &self.point()),
+            // Its namespace went with it.
+            (None, Some(_)) => false,
+            (_, None) => is_mounted(&self.point()),
+        }
     }
 
     fn detach(&self) {
@@ -331,7 +351,13 @@ pub fn tallyfs() -> &'static str {
 
 /// Whether this path is a mount point of ours, by the kernel's list.
 pub fn is_mounted(point: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mounts").expect("the list of mounts");
+    is_mounted_for("self", point)
+}
+
+/// The same, as a process sees it.
+fn is_mounted_for(process: &str, point: &Path) -> bool {
+    // A process that has just ended has no list.
+    let mounts = fs::read_to_string(format!("/proc/{process}/mounts")).unwrap_or_default();
     mounts.lines().any(|line| {
         let mut fields = line.split(' ').skip(1);
         let here = fields.next() == point.to_str();

@@ -392,22 +392,16 @@ impl Inner {
         Err(io::Error::from_raw_os_error(errno))
     }
 
-    /// How many of `bytes` a write takes: all, or some; a page that holds something is never torn by
-    /// it (the kernel copies a page at once and reserves its space before).
-    fn short(&mut self, bytes: usize, offset: u64) -> usize {
+    /// How many of `bytes` a write takes: all, or some whole pages (the kernel copies a page at once
+    /// and reserves its space before).
+    fn short(&mut self, bytes: usize) -> usize {
         let Some(left) = self.faults.short_in else { return bytes };
         if left > 0 {
             self.faults.short_in = Some(left - 1);
             return bytes;
         }
         self.faults.short_in = None;
-        let cut = self.rng.below(bytes as u64) as usize;
-        let last = (offset + cut as u64) / PAGE;
-        if self.state.cache.contains_key(&last) {
-            cut / PAGE as usize * PAGE as usize
-        } else {
-            cut
-        }
+        self.rng.below((bytes / PAGE as usize) as u64) as usize * PAGE as usize
     }
 }
 
@@ -424,7 +418,7 @@ impl Backing for Disk {
         let inner = &mut *self.inner();
         inner.called();
         inner.fault()?;
-        let taken = inner.short(bytes.len(), sealed_offset);
+        let taken = inner.short(bytes.len());
         inner.state.write(&bytes[..taken], sealed_offset);
         if let Some(written) = inner.written.as_mut() {
             let pages = bytes[..taken].chunks(PAGE as usize).enumerate();

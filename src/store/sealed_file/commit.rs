@@ -195,6 +195,10 @@ impl<B: Backing> SealedFile<B> {
             self.fence_recovered()?;
         }
         self.content_mut()?.write_missing(&*backing)?;
+        if self.content_mut()?.shrink_to.is_some() {
+            // Or it would take the page that sealing is about to write.
+            self.settle_shrink()?;
+        }
         let content = self.content_mut()?;
         let newer_in_slot = content.tails.current.is_some() && content.tail_slot_block == content.end().tail_block;
         if content.tail_durable_in_body && newer_in_slot {

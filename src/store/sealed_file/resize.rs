@@ -42,7 +42,7 @@ impl<B: Backing> SealedFile<B> {
     ///
     /// A kill before the sync leaves an empty file; a power cut the old one or an empty one.
     pub(super) fn clear(&mut self) -> Result<(), StoreError> {
-        if self.content.is_none() && self.size_on_disk == 0 {
+        if self.content.is_none() && self.size_on_disk == 0 && !self.sync_failed {
             return Ok(());
         }
         self.changes += 1;
@@ -94,14 +94,15 @@ impl<B: Backing> SealedFile<B> {
             *content.tail = kept;
         }
         let mut wrote = content.write_head(&*backing, State::Open);
+        let head_says_cut = wrote.is_ok();
         if wrote.is_ok() && end.tail_bytes > 0 {
             wrote = content.write_tail(&*backing, end.tail_block, end.tail_bytes);
         }
         if let Err(e) = wrote {
             let cut = (content.plain_length, content.floor, *content.tail);
             (content.plain_length, content.floor, *content.tail) = undo;
-            if content.write_head(&*backing, State::Open).is_err() {
-                // The head on disk may say "cut" already: memory must not say otherwise.
+            if head_says_cut && content.write_head(&*backing, State::Open).is_err() {
+                // The head on disk says "cut" already: memory must not say otherwise.
                 (content.plain_length, content.floor, *content.tail) = cut;
                 content.tail_written = false;
             }

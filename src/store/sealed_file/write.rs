@@ -56,6 +56,16 @@ impl<B: Backing> SealedFile<B> {
 
     /// A growth failed half-way: the length becomes the old one again, as far as the disk allows.
     pub(super) fn take_back(&mut self, old: u64) {
+        if let Some(content) = self
+            .content
+            .as_mut()
+            .filter(|c| c.plain_length > old.max(P0) && !c.tail_written)
+        {
+            // Zeros of the last block that are in memory alone go without the disk.
+            let block_start = plain_offset_of(content.end().tail_block);
+            content.plain_length = block_start.max(old);
+            content.tail_written = block_start >= old;
+        }
         if self.plain_length() <= old {
             return;
         }
