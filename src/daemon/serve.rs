@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::mount::{MountGuard, Unmounted};
-use crate::daemon::signals::SignalThread;
+use crate::daemon::signals::{SignalThread, Stop};
 use crate::daemon::start_up::{self, Started};
 use crate::daemon::write_back::WriteBack;
 use crate::daemon::{DaemonError, Parts};
@@ -45,6 +45,10 @@ const DESCRIPTORS_FOR_FILES: u64 = 4096;
 /// # Errors
 /// Nothing stays mounted; what was acknowledged stays on disk.
 pub fn serve(parts: Parts) -> Result<(), DaemonError> {
+    // First of all: a signal that comes between mounting and serving must not kill.
+    let stop = Arc::new(Stop::default());
+    let asked = stop.clone();
+    let _signals = SignalThread::start(move || asked.ask()).map_err(DaemonError::Thread)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
@@ -98,7 +102,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     };
     let session = Session::start(mounted.fd, fs.clone(), threads).map_err(DaemonError::Session)?;
     let guard = Arc::new(mounted.guard);
-    let served = run(session, &fs, &dirty, &writer, &guard, &config);
+    let served = run(session, &fs, &dirty, &writer, &guard, &config, &stop);
     finish(&fs, &dirty, writer)?;
     served
 }
@@ -164,17 +168,17 @@ fn run(
     writer: &Writer,
     guard: &Arc<MountGuard>,
     config: &Config,
+    stop: &Stop,
 ) -> Result<(), DaemonError> {
     let stopper = guard.clone();
-    let _signals = SignalThread::start(move || match stopper.end(STOP_PATIENCE) {
+    stop.when_asked(move || match stopper.end(STOP_PATIENCE) {
         Ok(Unmounted::WhenUnused) => {
-            log::warn!("files are still open; the mount is detached and ends with the last of them")
+            log::warn!("files are still open; the mount is detached and ends with the last of them");
         }
         Ok(Unmounted::Aborted) => log::warn!("files were still open; what was written to them is sealed"),
         Ok(Unmounted::Now | Unmounted::Already | Unmounted::Busy) => {}
         Err(e) => log::error!("{e}"),
-    })
-    .map_err(DaemonError::Thread)?;
+    });
     let invalidator = session.invalidator();
     log::info!("mounted {}", guard.mount_point().display());
     let interval = Duration::from_secs(u64::from(config.durability.commit_interval_s));

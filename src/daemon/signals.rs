@@ -7,6 +7,7 @@
 use std::io;
 use std::thread::{self, JoinHandle};
 
+use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
@@ -41,6 +42,47 @@ impl Drop for SignalThread {
         if let Some(thread) = self.thread.take() {
             // A panic in `on_stop` was printed already; there is nothing to add.
             let _ = thread.join();
+        }
+    }
+}
+
+/// What a stop does once there is something to stop.
+type StopAction = Box<dyn FnOnce() + Send>;
+
+/// A stop that can be asked for before there is anything to stop: signals count from the first
+/// moment on, the mount comes last.
+#[derive(Default)]
+pub struct Stop {
+    state: Mutex<StopState>,
+}
+
+#[derive(Default)]
+struct StopState {
+    is_asked: bool,
+    action: Option<StopAction>,
+}
+
+impl Stop {
+    /// Asks for the stop. The action runs here, without a lock.
+    pub fn ask(&self) {
+        let action = {
+            let mut state = self.state.lock();
+            state.is_asked = true;
+            state.action.take()
+        };
+        if let Some(action) = action {
+            action();
+        }
+    }
+
+    /// What the stop is to do; at once, if it was asked for already.
+    pub fn when_asked(&self, action: impl FnOnce() + Send + 'static) {
+        let mut state = self.state.lock();
+        if state.is_asked {
+            drop(state);
+            action();
+        } else {
+            state.action = Some(Box::new(action));
         }
     }
 }
@@ -90,6 +132,26 @@ mod tests {
         let mut stops = 0;
         StopOnce::new(|| stops += 1).take(SIGHUP);
         assert_eq!(stops, 0);
+    }
+
+    #[test]
+    fn a_stop_that_came_early_is_carried_out_later() {
+        let (sender, receiver) = mpsc::channel();
+        let stop = Stop::default();
+        stop.ask();
+        stop.when_asked(move || sender.send(()).unwrap());
+        receiver.try_recv().unwrap();
+    }
+
+    #[test]
+    fn a_stop_is_carried_out_once() {
+        let (sender, receiver) = mpsc::channel();
+        let stop = Stop::default();
+        stop.when_asked(move || sender.send(()).unwrap());
+        assert!(receiver.try_recv().is_err(), "not before it was asked for");
+        stop.ask();
+        stop.ask();
+        assert_eq!(receiver.iter().count(), 1);
     }
 
     #[test]
