@@ -24,8 +24,6 @@ use crate::db::{Ask, Database, Writer};
 use crate::fs::{Caller, FileSystem};
 use crate::fuse::{Invalidator, Session};
 use crate::recovery::Unclean;
-use crate::sealed::keyring::KeyRing;
-use crate::sealed::keys::Kek;
 use crate::store::dirty_log::DirtyLog;
 use crate::store::tree::Tree;
 
@@ -67,10 +65,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         ledger,
         links,
         dirty: dirty.clone(),
-        ring: Arc::new(KeyRing::of_one(
-            parts.kek.id.0,
-            Kek::take(&mut { *parts.kek.bytes.expose() }),
-        )),
+        ring: Arc::new(parts.ring),
         config: config.clone(),
         clock: clock.clone(),
         daemon: Caller {
