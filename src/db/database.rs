@@ -182,6 +182,23 @@ impl Database {
         Ok(found)
     }
 
+    /// The next read goes to the file.
+    #[cfg(test)]
+    pub(super) fn forget_pages(&self) {
+        self.db
+            .release_memory()
+            .expect("pages can always be read again");
+    }
+
+    /// Stands in for a full disk.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, count: u32) {
+        let limit = self
+            .db
+            .pragma_update_and_check(None, "max_page_count", count, |_| Ok(()));
+        limit.expect("a pragma of this connection alone");
+    }
+
     fn write(
         &mut self,
         operation: &'static str,

@@ -33,6 +33,8 @@
 //! - No log at all and no clean mark in the database: given up. Scan.
 
 mod format;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -75,6 +77,8 @@ pub struct DirtyLog {
     /// Serialises changes of epoch; held while operations are waited for, never by them.
     old: Mutex<Old>,
     lost: AtomicBool,
+    /// See [`DRAIN_PARKS_MAX`].
+    drain_parks_max: u32,
 }
 
 /// On its own cache lines, so that threads do not disturb each other.
@@ -169,6 +173,7 @@ impl DirtyLog {
                 draining: false,
             }),
             lost: AtomicBool::new(false),
+            drain_parks_max: DRAIN_PARKS_MAX,
         };
         let mut current = log.current.lock();
         match log.create(epoch).and_then(|file| log.publish(file, epoch)) {
@@ -288,7 +293,7 @@ impl DirtyLog {
             let pins = self.pins.iter().map(|shard| shard.of(epoch));
             pins.map(|pin| pin.load(Ordering::SeqCst)).sum::<u64>() == 0
         };
-        for round in 0..DRAIN_SPINS_MAX + DRAIN_YIELDS_MAX + DRAIN_PARKS_MAX {
+        for round in 0..DRAIN_SPINS_MAX + DRAIN_YIELDS_MAX + self.drain_parks_max {
             if is_quiet() {
                 return true;
             }

@@ -30,7 +30,8 @@ impl LogName {
     }
 
     pub(super) fn is_unborn(name: &str) -> bool {
-        name.starts_with("dirty-") && name.ends_with(".tmp")
+        name.strip_prefix("dirty-")
+            .is_some_and(|rest| rest.strip_suffix(".tmp").is_some())
     }
 }
 
