@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::open::{self, BUSY_TIMEOUT, FileId, Found};
-use super::rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow};
+use super::rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, Snapshot};
 use super::{Error, load};
 use crate::id::Ino;
 
@@ -118,6 +118,11 @@ impl Database {
     /// All links, in the order of inode number and parent.
     pub fn load_links(&self) -> Result<Vec<LinkRow>, Error> {
         load::links(&self.db).map_err(|e| self.failed("read links", e))
+    }
+
+    /// Both, for a start.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        load::snapshot(&self.db).map_err(|e| self.failed("read rows", e))
     }
 
     /// The newest `count` days of one tenant, newest first; `""` is the whole mount.

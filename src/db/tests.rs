@@ -185,6 +185,18 @@ fn the_clean_mark_goes_at_the_start_and_comes_at_the_end() {
 }
 
 #[test]
+fn a_file_opened_anew_is_not_clean_whatever_it_says() {
+    let temp = tempfile::tempdir().unwrap();
+    let (mut db, _) = open(&temp);
+    db.commit(&batch(vec![dir(2, 2, 1)])).unwrap();
+    db.mark_clean().unwrap();
+    db.reopen(NOW_S).unwrap();
+    let last = db.last_run().unwrap();
+    assert_eq!((last.clean, last.log_epoch), (false, 0));
+    assert_eq!(db.load_dirs().unwrap(), []);
+}
+
+#[test]
 fn the_file_is_for_its_owner_alone() {
     let temp = tempfile::tempdir().unwrap();
     let _db = open(&temp);

@@ -19,10 +19,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::error::Error;
 use super::list::{Absent, Counted, Found, Listing, Opened, Probe, Root, child, to_path};
-use crate::db::{DirRow, LinkRow};
+use crate::db::{DirRow, LinkRow, Snapshot};
 use crate::id::Ino;
 
-/// Corrects `dirs` and `links` for the directories in `dirty`; the result is what a scan would
+/// Corrects `rows` for the directories in `dirty`; the result is what a scan would
 /// find, except that `unclean` and `damaged` name only files in directories that were read.
 ///
 /// # Errors
@@ -30,13 +30,13 @@ use crate::id::Ino;
 /// [`Error::Read`] when the disk would not show a directory or a file.
 pub fn replay(
     data: BorrowedFd<'_>,
-    dirs: Vec<DirRow>,
-    links: Vec<LinkRow>,
+    rows: Snapshot,
     dirty: &[Ino],
     probe: Probe<'_>,
 ) -> Result<Counted, Error> {
     let begun = (probe.now)();
     let root = Root::new(data)?;
+    let Snapshot { dirs, links } = rows;
     let recorded = Recorded::new(dirs, &links, dirty);
     let mut walk = Walk {
         root,

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::length::sealed_size;
 use super::*;
-use crate::db::{DirRow, LinkRow, Totals};
+use crate::db::{DirRow, LinkRow, Snapshot, Totals};
 use crate::id::Ino;
 use crate::units::Meters;
 
@@ -34,8 +34,7 @@ const PROBE: Probe<'static> = Probe {
 struct World {
     temp: TempDir,
     dirty: HashSet<Ino>,
-    dirs: Vec<DirRow>,
-    links: Vec<LinkRow>,
+    rows: Snapshot,
 }
 
 impl World {
@@ -43,8 +42,7 @@ impl World {
         let mut world = Self {
             temp: tempfile::tempdir().unwrap(),
             dirty: HashSet::new(),
-            dirs: Vec::new(),
-            links: Vec::new(),
+            rows: Snapshot::default(),
         };
         world.write_back();
         world
@@ -79,21 +77,14 @@ impl World {
 
     fn write_back(&mut self) {
         let counted = self.scan();
-        self.dirs = counted.dirs;
-        self.links = counted.links;
+        self.rows = snapshot(counted);
         self.dirty.clear();
     }
 
     fn try_replay(&self) -> Result<Counted, Error> {
         let data = File::open(self.temp.path()).unwrap();
         let dirty: Vec<Ino> = self.dirty.iter().copied().collect();
-        replay(
-            data.as_fd(),
-            self.dirs.clone(),
-            self.links.clone(),
-            &dirty,
-            PROBE,
-        )
+        replay(data.as_fd(), self.rows.clone(), &dirty, PROBE)
     }
 
     /// Replays and checks that a scan finds the same.
@@ -101,7 +92,7 @@ impl World {
     fn replay_equals_scan(&self) -> Counted {
         let replayed = self.try_replay().unwrap();
         let scanned = self.scan();
-        let differences = differences(&replayed, &scanned);
+        let differences = differences(replayed.clone(), &scanned);
         assert!(differences.is_empty(), "{differences:#?}");
         replayed
     }
@@ -118,11 +109,16 @@ fn write_len(path: &Path, size: u64) {
         .unwrap();
 }
 
-fn differences(a: &Counted, b: &Counted) -> Vec<String> {
-    compare((&a.dirs, &a.links), (&b.dirs, &b.links))
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+fn snapshot(counted: Counted) -> Snapshot {
+    Snapshot {
+        dirs: counted.dirs,
+        links: counted.links,
+    }
+}
+
+fn differences(replayed: Counted, scanned: &Counted) -> Vec<String> {
+    let differences = compare(&snapshot(replayed), scanned);
+    differences.iter().map(ToString::to_string).collect()
 }
 
 fn own(counted: &Counted, ino: Ino) -> Meters {
@@ -289,7 +285,7 @@ fn an_inode_number_used_again_is_a_new_directory() {
     world.write_back();
     // As if the row belonged to an earlier inode of this number.
     let old = world.ino("a/old");
-    for row in world.dirs.iter_mut().filter(|row| row.ino == old) {
+    for row in world.rows.dirs.iter_mut().filter(|row| row.ino == old) {
         row.generation ^= 1;
         row.own.bytes = 77;
     }
@@ -335,9 +331,9 @@ fn rows_that_do_not_fit_the_disk_ask_for_a_scan() {
     assert!(world.try_replay().unwrap_err().asks_for_scan());
     fs::rename(world.path("z"), world.path("a")).unwrap();
     world.replay_equals_scan();
-    world.dirs.retain(|row| !row.name.is_empty());
+    world.rows.dirs.retain(|row| !row.name.is_empty());
     assert!(world.try_replay().unwrap_err().asks_for_scan());
-    world.dirs.clear();
+    world.rows.dirs.clear();
     assert!(world.try_replay().unwrap_err().asks_for_scan());
 }
 
@@ -349,13 +345,19 @@ fn rows_in_a_circle_end_and_ask_for_a_scan() {
     world.write_back();
     let (root, a, b) = (world.ino(""), world.ino("a"), world.ino("a/b"));
     // A row of the root below one of its own descendants.
-    let row = world.dirs.iter().find(|row| row.ino == a).unwrap().clone();
-    world.dirs.push(DirRow {
+    let row = world
+        .rows
+        .dirs
+        .iter()
+        .find(|row| row.ino == a)
+        .unwrap()
+        .clone();
+    world.rows.dirs.push(DirRow {
         ino: Ino(u64::MAX),
         parent: b,
         ..row.clone()
     });
-    world.dirs.push(DirRow {
+    world.rows.dirs.push(DirRow {
         ino: a,
         parent: Ino(u64::MAX),
         ..row
@@ -555,7 +557,7 @@ proptest! {
         }
         let replayed = world.try_replay();
         let scanned = world.scan();
-        let differences = differences(&replayed.unwrap(), &scanned);
+        let differences = differences(replayed.unwrap(), &scanned);
         prop_assert!(differences.is_empty(), "{:#?}", differences);
     }
 }

@@ -186,22 +186,25 @@ impl DirtyLog {
     /// Begins an operation: everything it marks and changes belongs to one epoch. No lock, two
     /// uncontended atomics. End it (drop) once the change can be seen by a snapshot.
     pub fn enter(&self) -> Operation<'_> {
-        let shard = &self.pins[SHARD.with(|shard| *shard)];
         loop {
             let epoch = self.epoch.load(Ordering::SeqCst);
-            let pin = shard.of(epoch);
-            pin.fetch_add(1, Ordering::SeqCst);
-            // The pin counts only if the epoch was current while it was in place: whoever ends
-            // the epoch then sees it.
-            if self.epoch.load(Ordering::SeqCst) == epoch {
-                return Operation {
-                    log: self,
-                    pin,
-                    epoch,
-                };
+            if let Some(operation) = self.enter_epoch(epoch) {
+                return operation;
             }
-            pin.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    /// Pins `epoch`. The pin counts only if the epoch is current while it is in place: whoever
+    /// ends the epoch then sees it.
+    fn enter_epoch(&self, epoch: u64) -> Option<Operation<'_>> {
+        let pin = self.pins[SHARD.with(|shard| *shard)].of(epoch);
+        pin.fetch_add(1, Ordering::SeqCst);
+        let operation = Operation {
+            log: self,
+            pin,
+            epoch,
+        };
+        (self.epoch.load(Ordering::SeqCst) == epoch).then_some(operation)
     }
 
     /// Ends the epoch, waits until the operations that began in it are over, and hands out the

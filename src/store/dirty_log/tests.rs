@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
+use rustix::fs::{MemfdFlags, SealFlags};
 use tempfile::TempDir;
 
 use super::*;
@@ -140,10 +141,19 @@ fn a_failed_append_does_away_with_all_logs_and_goes_on() {
     let (log, _) = open(&temp, 0);
     mark(&log, 5);
     let first = log.rotate();
-    log.current.lock().file.as_mut().unwrap().1 =
-        File::options().append(true).open("/dev/full").unwrap();
+    // A file that takes no more: it may shrink but not grow.
+    let full = rustix::fs::memfd_create("full", MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::io::write(&full, &[1; 48]).unwrap();
+    rustix::fs::fcntl_add_seals(&full, SealFlags::GROW).unwrap();
+    let full = File::from(full);
+    log.current.lock().file.as_mut().unwrap().1 = full.try_clone().unwrap();
     mark(&log, 6);
     assert!(log.is_lost());
+    assert_eq!(
+        full.metadata().unwrap().len(),
+        0,
+        "unreadable before the first is removed"
+    );
     assert_eq!(files(&temp), [""; 0]);
     assert!(!leftover(&temp).is_complete(0));
     log.retire(&first);
@@ -204,6 +214,19 @@ fn an_operation_that_does_not_end_keeps_its_epoch_back() {
     drop(stuck);
     let rotated = log.rotate();
     assert_eq!((rotated.epoch, &rotated.inos), (1, &inos(&[5])));
+}
+
+#[test]
+fn no_operation_begins_in_an_epoch_that_has_ended_meanwhile() {
+    let temp = tempfile::tempdir().unwrap();
+    let (log, _) = open(&temp, 0);
+    let seen = log.epoch.load(Ordering::SeqCst);
+    mark(&log, 5);
+    let _ = log.rotate();
+    assert!(log.enter_epoch(seen).is_none());
+    assert!(log.enter_epoch(seen + 1).is_some());
+    let pins = log.pins.iter().flat_map(|pins| &pins.0);
+    assert!(pins.into_iter().all(|pin| pin.load(Ordering::SeqCst) == 0));
 }
 
 #[test]
