@@ -1,3 +1,5 @@
+//! The `tallyfs` program: everything is in the library.
+
 fn main() -> std::process::ExitCode {
     tallyfs::cli::main()
 }

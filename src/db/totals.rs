@@ -23,11 +23,7 @@ type Depths = Vec<Option<usize>>;
 
 impl<'a> Totals<'a> {
     pub fn new(dirs: &'a [DirRow], links: &[LinkRow]) -> Self {
-        let index: HashMap<Ino, usize> = dirs
-            .iter()
-            .enumerate()
-            .map(|(at, row)| (row.ino, at))
-            .collect();
+        let index: HashMap<Ino, usize> = dirs.iter().enumerate().map(|(at, row)| (row.ino, at)).collect();
         let root = dirs.iter().position(|row| row.parent == row.ino);
         let mut totals = Self {
             dirs,
@@ -139,11 +135,7 @@ mod tests {
             generation: 0,
             parent: Ino(parent),
             name: ino.to_string().into_bytes(),
-            own: Meters {
-                bytes,
-                files: 1,
-                dirs,
-            },
+            own: Meters { bytes, files: 1, dirs },
         }
     }
 
@@ -162,20 +154,11 @@ mod tests {
 
     #[test]
     fn sums_go_up_the_tree_whatever_the_order_of_rows() {
-        let rows = [
-            dir(9, 5, 4, 0),
-            dir(5, 2, 2, 1),
-            dir(2, 2, 1, 2),
-            dir(7, 2, 8, 0),
-        ];
+        let rows = [dir(9, 5, 4, 0), dir(5, 2, 2, 1), dir(2, 2, 1, 2), dir(7, 2, 8, 0)];
         let totals = Totals::new(&rows, &[]);
         assert_eq!(totals.mount(), meters(15, 4, 3));
         assert_eq!(totals.of(Ino(5)), Some(meters(6, 2, 1)));
-        let tenants: Vec<_> = totals
-            .tenants()
-            .iter()
-            .map(|t| (t.0.ino.0, t.1.bytes))
-            .collect();
+        let tenants: Vec<_> = totals.tenants().iter().map(|t| (t.0.ino.0, t.1.bytes)).collect();
         assert_eq!(tenants, [(5, 6), (7, 8)]);
     }
 
@@ -188,13 +171,7 @@ mod tests {
             dir(7, 5, 0, 0),
             dir(8, 2, 0, 0),
         ];
-        let links = [
-            link(70, 6),
-            link(70, 7),
-            link(71, 6),
-            link(71, 8),
-            link(72, 7),
-        ];
+        let links = [link(70, 6), link(70, 7), link(71, 6), link(71, 8), link(72, 7)];
         let totals = Totals::new(&rows, &links);
         assert_eq!(totals.of(Ino(6)), Some(meters(0, 1, 0)));
         assert_eq!(totals.of(Ino(7)), Some(meters(1000, 2, 0)));
@@ -204,12 +181,7 @@ mod tests {
 
     #[test]
     fn lost_parents_and_loops_neither_hang_nor_hide_the_rest() {
-        let rows = [
-            dir(2, 2, 1, 0),
-            dir(5, 99, 2, 0),
-            dir(6, 7, 4, 0),
-            dir(7, 6, 8, 0),
-        ];
+        let rows = [dir(2, 2, 1, 0), dir(5, 99, 2, 0), dir(6, 7, 4, 0), dir(7, 6, 8, 0)];
         let totals = Totals::new(&rows, &[link(70, 6), link(70, 5)]);
         assert_eq!(totals.mount().bytes, 1003);
         assert_eq!(Totals::new(&[], &[]).mount(), Meters::default());

@@ -75,8 +75,9 @@ type Stopped = (Database, Result<(), Error>);
 
 impl Writer {
     /// Starts the thread. `source` collects what is to be written; `now` is the time since 1970.
-    /// With `Ask::Everything` as `first` the first write-back, at once, puts every row: that is
-    /// how the result of a scan or a replay gets in.
+    /// With `Ask::Everything` as `first` the first write-back puts every row, here and now: that is
+    /// how the result of a scan or a replay gets in before anybody reads it. If it fails, the thread
+    /// tries again.
     ///
     /// # Errors
     /// No thread could be started.
@@ -88,7 +89,11 @@ impl Writer {
     ) -> io::Result<Self> {
         let (poke, poked) = bounded(1);
         let (stop, stopped) = bounded(0);
-        let work = WriteBack::new(database, first, source, now);
+        let mut work = WriteBack::new(database, first, source, now);
+        if work.is_wanted() {
+            // The error is in the status and in the log.
+            let _ = work.attempt();
+        }
         let status = Arc::clone(&work.status);
         let thread = thread::Builder::new()
             .name("db-writer".to_owned())
@@ -346,10 +351,7 @@ mod tests {
         work.attempt().unwrap();
         assert_eq!(work.database.load_dirs().unwrap(), [row(1)]);
         assert_eq!(log.committed.load(Ordering::SeqCst), 1);
-        assert_eq!(
-            work.status.lock().last_success,
-            Some(Duration::from_secs(50))
-        );
+        assert_eq!(work.status.lock().last_success, Some(Duration::from_secs(50)));
         assert_eq!(work.pause(), PACE);
     }
 
@@ -380,10 +382,7 @@ mod tests {
         work.database.limit_pages(100_000);
         work.attempt().unwrap();
         assert!(!work.is_wanted());
-        assert_eq!(
-            work.status.lock().behind_by(Duration::from_secs(99)),
-            Duration::ZERO
-        );
+        assert_eq!(work.status.lock().behind_by(Duration::from_secs(99)), Duration::ZERO);
         assert!(work.status.lock().last_error.is_some());
     }
 
@@ -453,10 +452,7 @@ mod tests {
         let kept = fs::read_dir(temp.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name());
-        assert!(
-            kept.into_iter()
-                .any(|name| name.to_string_lossy().contains("damaged"))
-        );
+        assert!(kept.into_iter().any(|name| name.to_string_lossy().contains("damaged")));
     }
 
     #[test]

@@ -62,11 +62,7 @@ pub fn compare(recorded: &Snapshot, found: &Counted) -> Vec<Difference> {
         let rows = |of: &BTreeMap<Ino, Vec<LinkRow>>| of.get(&ino).cloned().unwrap_or_default();
         let (recorded, found) = (rows(&old), rows(&new));
         if recorded != found {
-            differences.push(Difference::Links {
-                ino,
-                recorded,
-                found,
-            });
+            differences.push(Difference::Links { ino, recorded, found });
         }
     }
     differences
@@ -109,26 +105,13 @@ impl fmt::Display for Difference {
                 write!(f, "{}: not recorded; found {}", show(path), figures(found))
             }
             Self::Gone { path, recorded } => {
-                write!(
-                    f,
-                    "{}: not there; recorded {}",
-                    show(path),
-                    figures(recorded)
-                )
+                write!(f, "{}: not there; recorded {}", show(path), figures(recorded))
             }
-            Self::Changed {
-                path,
-                recorded,
-                found,
-            } => {
+            Self::Changed { path, recorded, found } => {
                 let (was, is) = (figures(recorded), figures(found));
                 write!(f, "{}: recorded {was}, found {is}", show(path))
             }
-            Self::Links {
-                ino,
-                recorded,
-                found,
-            } => write!(
+            Self::Links { ino, recorded, found } => write!(
                 f,
                 "inode {ino}: links recorded {}, found {}",
                 places(recorded),
@@ -154,12 +137,7 @@ fn figures(row: &DirRow) -> String {
 }
 
 fn places(rows: &[LinkRow]) -> String {
-    let place = |row: &LinkRow| {
-        format!(
-            "{} in inode {} of {} bytes",
-            row.names, row.parent, row.bytes
-        )
-    };
+    let place = |row: &LinkRow| format!("{} in inode {} of {} bytes", row.names, row.parent, row.bytes);
     if rows.is_empty() {
         return "none".to_owned();
     }
@@ -213,10 +191,7 @@ mod tests {
             dirs: found,
             ..Counted::default()
         };
-        let told: Vec<String> = compare(&recorded, &found)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let told: Vec<String> = compare(&recorded, &found).iter().map(ToString::to_string).collect();
         let starts = [
             "a: recorded 5 bytes",
             "a/new: not recorded",

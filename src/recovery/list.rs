@@ -14,9 +14,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, S
 use rustix::io::Errno;
 
 use super::error::Error;
-use super::length::{SizeOnDisk, classify};
 use crate::db::{DirRow, LinkRow};
 use crate::id::Ino;
+use crate::sealed::length::{SizeOnDisk, classify};
 use crate::units::Meters;
 
 /// One getdents call takes this much: some 3,000 names.
@@ -274,12 +274,7 @@ impl Found {
     }
 
     /// Puts everything into its fixed order. `kept` are link rows that were not read anew.
-    pub(super) fn into_counted(
-        self,
-        mut dirs: Vec<DirRow>,
-        kept: Vec<LinkRow>,
-        elapsed: Duration,
-    ) -> Counted {
+    pub(super) fn into_counted(self, mut dirs: Vec<DirRow>, kept: Vec<LinkRow>, elapsed: Duration) -> Counted {
         dirs.sort_unstable_by_key(|row| row.ino);
         let mut rows: HashMap<(Ino, Ino), LinkRow> = HashMap::new();
         for (ino, parent, bytes) in self.links {
@@ -294,8 +289,7 @@ impl Found {
         let mut links: Vec<LinkRow> = rows.into_values().chain(kept).collect();
         links.sort_unstable_by_key(|row| (row.ino, row.parent));
         let mut unclean = self.unclean;
-        unclean
-            .sort_unstable_by(|a, b| (a.ino, a.parent, &a.name).cmp(&(b.ino, b.parent, &b.name)));
+        unclean.sort_unstable_by(|a, b| (a.ino, a.parent, &a.name).cmp(&(b.ino, b.parent, &b.name)));
         unclean.dedup_by_key(|file| file.ino);
         let mut damaged = self.damaged;
         damaged.sort_unstable();
@@ -341,8 +335,7 @@ fn failed(path: &[u8], operation: &'static str, e: Errno) -> Error {
 
 fn is_directory(dir: &OwnedFd, name: &CStr, path: &[u8]) -> Result<bool, Error> {
     let stat = stat(dir, name, path)?;
-    Ok(stat
-        .is_some_and(|stat| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory))
+    Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory))
 }
 
 /// `None` for what is not there any more.
@@ -377,9 +370,7 @@ fn piece_len(path: &[u8]) -> usize {
     if path.len() <= PATH_PIECE_BYTES_MAX {
         return path.len();
     }
-    let fits = path[..PATH_PIECE_BYTES_MAX]
-        .iter()
-        .rposition(|&byte| byte == b'/');
+    let fits = path[..PATH_PIECE_BYTES_MAX].iter().rposition(|&byte| byte == b'/');
     fits.unwrap_or(path.len())
 }
 
@@ -397,11 +388,7 @@ fn open_piece(from: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> 
 }
 
 /// The same without openat2: no component is a symbolic link, and names never are `..`.
-fn open_by_component(
-    from: BorrowedFd<'_>,
-    path: &[u8],
-    flags: OFlags,
-) -> rustix::io::Result<OwnedFd> {
+fn open_by_component(from: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let mut at: Option<OwnedFd> = None;
     for name in path.split(|&byte| byte == b'/') {
         let from = at.as_ref().map_or(from, AsFd::as_fd);

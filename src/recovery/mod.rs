@@ -3,7 +3,6 @@
 
 mod check;
 mod error;
-mod length;
 mod list;
 mod replay;
 mod scan;
@@ -13,7 +12,6 @@ mod tests;
 
 pub use check::{Difference, compare};
 pub use error::Error;
-pub use length::{SizeOnDisk, classify};
 pub use list::{Counted, Damaged, Probe, Stats, Unclean};
 pub use replay::replay;
 pub use scan::scan;

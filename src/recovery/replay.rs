@@ -19,10 +19,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::error::Error;
 use super::list::{Absent, Counted, Found, Listing, Opened, Probe, Root, child, to_path};
-use crate::db::{DirRow, LinkRow, Snapshot};
+use crate::db::{DirRow, LinkRow};
 use crate::id::Ino;
 
-/// Corrects `rows` for the directories in `dirty`; the result is what a scan would
+/// Corrects `dirs` and `links` for the directories in `dirty`; the result is what a scan would
 /// find, except that `unclean` and `damaged` name only files in directories that were read.
 ///
 /// # Errors
@@ -30,13 +30,13 @@ use crate::id::Ino;
 /// [`Error::Read`] when the disk would not show a directory or a file.
 pub fn replay(
     data: BorrowedFd<'_>,
-    rows: Snapshot,
+    dirs: Vec<DirRow>,
+    links: Vec<LinkRow>,
     dirty: &[Ino],
     probe: Probe<'_>,
 ) -> Result<Counted, Error> {
     let begun = (probe.now)();
     let root = Root::new(data)?;
-    let Snapshot { dirs, links } = rows;
     let recorded = Recorded::new(dirs, &links, dirty);
     let mut walk = Walk {
         root,
@@ -72,11 +72,7 @@ struct Recorded {
 
 impl Recorded {
     fn new(rows: Vec<DirRow>, links: &[LinkRow], dirty: &[Ino]) -> Self {
-        let index: HashMap<Ino, usize> = rows
-            .iter()
-            .enumerate()
-            .map(|(at, row)| (row.ino, at))
-            .collect();
+        let index: HashMap<Ino, usize> = rows.iter().enumerate().map(|(at, row)| (row.ino, at)).collect();
         let mut children = vec![Vec::new(); rows.len()];
         for (at, row) in rows.iter().enumerate() {
             match index.get(&row.parent) {
@@ -224,10 +220,7 @@ impl Walk<'_> {
         let opened = match self.root.open(&step.path)? {
             Ok(opened) if opened.ino == ino => opened,
             _ => {
-                return Err(disagree(
-                    &step.path,
-                    "it is not the directory that was expected",
-                ));
+                return Err(disagree(&step.path, "it is not the directory that was expected"));
             }
         };
         let listing = Listing::read(&opened, &step.path, &mut self.buffer)?;
@@ -248,12 +241,7 @@ impl Walk<'_> {
 
     /// Queues what a listing shows and returns how many directories that are. One that is not
     /// the directory of its row, by generation, is a new one.
-    fn queue_subdirs(
-        &mut self,
-        dir: &Opened,
-        listing: &Listing,
-        path: &[u8],
-    ) -> Result<u64, Error> {
+    fn queue_subdirs(&mut self, dir: &Opened, listing: &Listing, path: &[u8]) -> Result<u64, Error> {
         let mut count = 0;
         for name in &listing.subdirs {
             let path = child(path, name);

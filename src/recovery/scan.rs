@@ -64,15 +64,8 @@ pub fn scan(data: BorrowedFd<'_>, probe: Probe<'_>) -> Result<Counted, Error> {
 
 /// A piece of work.
 enum Task {
-    Directory {
-        parent: Ino,
-        name: Vec<u8>,
-        path: Vec<u8>,
-    },
-    Slice {
-        dir: Arc<Large>,
-        range: Range<usize>,
-    },
+    Directory { parent: Ino, name: Vec<u8>, path: Vec<u8> },
+    Slice { dir: Arc<Large>, range: Range<usize> },
 }
 
 /// A directory whose entries are shared out.
@@ -93,21 +86,13 @@ struct Part {
 
 impl Part {
     /// Does one task; returns those that came out of it.
-    fn run(
-        &mut self,
-        task: Task,
-        root: &Root<'_>,
-        probe: Probe<'_>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Vec<Task>, Error> {
+    fn run(&mut self, task: Task, root: &Root<'_>, probe: Probe<'_>, buffer: &mut Vec<u8>) -> Result<Vec<Task>, Error> {
         match task {
-            Task::Directory { parent, name, path } => {
-                self.directory(parent, name, path, root, probe, buffer)
-            }
+            Task::Directory { parent, name, path } => self.directory(parent, name, path, root, probe, buffer),
             Task::Slice { dir, range } => {
-                let own =
-                    dir.listing
-                        .count(range, &dir.opened, &dir.path, root, &mut self.found)?;
+                let own = dir
+                    .listing
+                    .count(range, &dir.opened, &dir.path, root, &mut self.found)?;
                 self.slices.push((dir.opened.ino, own));
                 Ok(Vec::new())
             }
@@ -151,11 +136,7 @@ impl Part {
         if all.len() <= SLICE_LEN {
             row.own = listing.count(all, &opened, &path, root, &mut self.found)?;
         } else {
-            let dir = Arc::new(Large {
-                opened,
-                path,
-                listing,
-            });
+            let dir = Arc::new(Large { opened, path, listing });
             tasks.extend(all.clone().step_by(SLICE_LEN).map(|start| Task::Slice {
                 dir: Arc::clone(&dir),
                 range: start..all.end.min(start + SLICE_LEN),

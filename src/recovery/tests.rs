@@ -11,10 +11,11 @@ use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, StatxFlags};
 use tempfile::TempDir;
 
-use super::length::sealed_size;
 use super::*;
+use crate::clock::{Clock, SystemClock};
 use crate::db::{DirRow, LinkRow, Snapshot, Totals};
 use crate::id::Ino;
+use crate::sealed::length::sealed_size;
 use crate::units::Meters;
 
 const UNCLEAN_SIZE: u64 = 1024 * 1024 + 4095;
@@ -84,7 +85,8 @@ impl World {
     fn try_replay(&self) -> Result<Counted, Error> {
         let data = File::open(self.temp.path()).unwrap();
         let dirty: Vec<Ino> = self.dirty.iter().copied().collect();
-        replay(data.as_fd(), self.rows.clone(), &dirty, PROBE)
+        let Snapshot { dirs, links } = self.rows.clone();
+        replay(data.as_fd(), dirs, links, &dirty, PROBE)
     }
 
     /// Replays and checks that a scan finds the same.
@@ -224,22 +226,10 @@ fn a_directory_of_many_files_is_shared_out_and_summed() {
 fn a_tree_deeper_than_a_path_can_be_long_is_counted() {
     let world = World::new();
     let name = "d".repeat(200);
-    let mut at = rustix::fs::openat(
-        CWD,
-        world.temp.path(),
-        rustix::fs::OFlags::DIRECTORY,
-        Mode::empty(),
-    )
-    .unwrap();
+    let mut at = rustix::fs::openat(CWD, world.temp.path(), rustix::fs::OFlags::DIRECTORY, Mode::empty()).unwrap();
     for _ in 0..50 {
         rustix::fs::mkdirat(&at, name.as_str(), Mode::RWXU).unwrap();
-        at = rustix::fs::openat(
-            &at,
-            name.as_str(),
-            rustix::fs::OFlags::DIRECTORY,
-            Mode::empty(),
-        )
-        .unwrap();
+        at = rustix::fs::openat(&at, name.as_str(), rustix::fs::OFlags::DIRECTORY, Mode::empty()).unwrap();
     }
     let counted = world.scan();
     assert_eq!(counted.dirs.len(), 51);
@@ -345,13 +335,7 @@ fn rows_in_a_circle_end_and_ask_for_a_scan() {
     world.write_back();
     let (root, a, b) = (world.ino(""), world.ino("a"), world.ino("a/b"));
     // A row of the root below one of its own descendants.
-    let row = world
-        .rows
-        .dirs
-        .iter()
-        .find(|row| row.ino == a)
-        .unwrap()
-        .clone();
+    let row = world.rows.dirs.iter().find(|row| row.ino == a).unwrap().clone();
     world.rows.dirs.push(DirRow {
         ino: Ino(u64::MAX),
         parent: b,
@@ -417,10 +401,7 @@ impl World {
         };
         let mut next = 0;
         while next < tree.dirs.len() {
-            let mut entries: Vec<_> = fs::read_dir(&tree.dirs[next])
-                .unwrap()
-                .map(Result::unwrap)
-                .collect();
+            let mut entries: Vec<_> = fs::read_dir(&tree.dirs[next]).unwrap().map(Result::unwrap).collect();
             entries.sort_by_key(fs::DirEntry::file_name);
             for entry in entries {
                 let list = if entry.file_type().unwrap().is_dir() {
@@ -446,8 +427,7 @@ impl World {
             .files
             .iter()
             .filter(|path| fs::metadata(path).unwrap().ino() == ino);
-        same.map(|path| path.parent().unwrap().to_path_buf())
-            .collect()
+        same.map(|path| path.parent().unwrap().to_path_buf()).collect()
     }
 
     /// The directory that pays for the file.
@@ -501,11 +481,7 @@ impl World {
                     let _ = fs::remove_dir(dir(n));
                 }
             }
-            Op::Link {
-                file: n,
-                dir: m,
-                name,
-            } => {
+            Op::Link { file: n, dir: m, name } => {
                 let to = dir(m).join(format!("n{name}"));
                 if let Some(path) = file(n).filter(|_| !to.exists()) {
                     self.mark_unlink(&tree, &path);
@@ -514,18 +490,10 @@ impl World {
                     self.mark_charged(&self.tree(), &path);
                 }
             }
-            Op::Rename {
-                entry,
-                dir: m,
-                name,
-            } => {
+            Op::Rename { entry, dir: m, name } => {
                 let all: Vec<_> = tree.dirs[1..].iter().chain(&tree.files).collect();
                 if !all.is_empty() {
-                    self.rename(
-                        &tree,
-                        all[entry % all.len()],
-                        &dir(m).join(format!("n{name}")),
-                    );
+                    self.rename(&tree, all[entry % all.len()], &dir(m).join(format!("n{name}")));
                 }
             }
             Op::WriteBack => self.write_back(),
@@ -573,8 +541,8 @@ fn scan_rate() {
             File::create(world.path(&format!("{path}/{n}"))).unwrap();
         }
     }
-    let begun = std::time::Instant::now();
-    let now = || begun.elapsed();
+    let clock = SystemClock::new();
+    let now = || clock.monotonic();
     let data = File::open(world.temp.path()).unwrap();
     for _ in 0..3 {
         let probe = Probe {
@@ -583,10 +551,7 @@ fn scan_rate() {
         };
         let stats = scan(data.as_fd(), probe).unwrap().stats;
         let rate = u128::from(stats.files_read) * 1000 / stats.elapsed.as_millis().max(1);
-        println!(
-            "{} files in {:?}: {rate} files/s",
-            stats.files_read, stats.elapsed
-        );
+        println!("{} files in {:?}: {rate} files/s", stats.files_read, stats.elapsed);
         assert_eq!(stats.files_read, 1_000_000);
     }
 }

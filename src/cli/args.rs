@@ -1,0 +1,120 @@
+//! The arguments of `tallyfs`, as clap reads them. No file is opened here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::units::parse_bytes;
+
+/// Environment variables that stand for options.
+const ENVIRONMENT_HELP: &str = "\
+Environment:
+  RECORDINGS_PATH  mount point, where none is named
+  MAX_STORAGE_GB   limit in units of 2^30 bytes, where --limit is not given
+  ENCRYPTION_KEY   the key as 64 hex digits, where --key-file is not given
+  RUST_LOG         what is logged to standard error: error, warn, info (default)";
+
+/// A file system for call recordings: counts every byte before it exists and seals it as it is
+/// written.
+#[derive(Parser, Debug)]
+#[command(name = "tallyfs", version, after_help = super::exit::HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Mount a store and serve it until it is unmounted; the store and its key are made at first use
+    #[command(after_help = ENVIRONMENT_HELP)]
+    Mount(MountArgs),
+    /// Say whether a store is mounted, where and by whom
+    Status(StatusArgs),
+    /// Say how much a store, or a directory in a mount, holds
+    Usage(UsageArgs),
+    /// Check a configuration file and print its effective form
+    CheckConfig {
+        /// The TOML file
+        file: PathBuf,
+    },
+}
+
+/// Arguments of `mount`.
+#[derive(Args, Debug)]
+pub struct MountArgs {
+    /// Directory with the sealed recordings
+    pub store: PathBuf,
+    /// Directory where the recordings appear
+    #[arg(env = "RECORDINGS_PATH")]
+    pub mount_point: PathBuf,
+    /// Mount options, with commas between them; may be given again
+    #[arg(short = 'o', value_name = "OPTIONS", action = clap::ArgAction::Append)]
+    pub options: Vec<String>,
+    /// Most plaintext bytes in the whole mount, such as 500GiB; 0 = no limit
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_bytes)]
+    pub limit: Option<u64>,
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// File with the key (default: STORE.key)
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Path layout with date directories, such as "{tenant}/%Y/%m/%d"; may be given again
+    #[arg(long, value_name = "LAYOUT", action = clap::ArgAction::Append)]
+    pub layout: Vec<String>,
+    /// Stay in the foreground, which is the only way there is
+    #[arg(short = 'f', long)]
+    pub foreground: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// The store
+    pub store: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `usage`.
+#[derive(Args, Debug)]
+pub struct UsageArgs {
+    /// A store, a mount point, or a directory in a mount
+    #[arg(value_name = "STORE|DIR")]
+    pub path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_follow_the_paths() {
+        let words = "tallyfs mount /s /m -o ro --limit 256KiB -o noexec --layout {tenant}/%Y";
+        let Command::Mount(mount) = Cli::try_parse_from(words.split(' ')).unwrap().command else {
+            panic!("not mount")
+        };
+        assert_eq!(mount.options, ["ro", "noexec"]);
+        assert_eq!(mount.limit, Some(256 << 10));
+        assert_eq!(mount.layout, ["{tenant}/%Y"]);
+    }
+
+    #[test]
+    fn a_limit_that_is_no_byte_count_is_refused() {
+        let words = "tallyfs mount /s /m --limit much";
+        let error = Cli::try_parse_from(words.split(' ')).unwrap_err();
+        assert_eq!(error.exit_code(), super::super::exit::Code::Usage as i32);
+    }
+}

@@ -1,0 +1,87 @@
+//! Usage figures as the database has them, read beside a running daemon or from a store at rest.
+//!
+//! A running daemon saves changes within a second or so. To give figures of this moment, the reader
+//! waits until the database has reached the epoch of the dirty log that is the newest one now.
+
+use std::thread;
+use std::time::Duration;
+
+use super::exit::{Code, Failure};
+use crate::clock::{Clock, SystemClock};
+use crate::daemon::layout::StorePaths;
+use crate::db::{self, Reader, Totals};
+use crate::id::Ino;
+use crate::store::dirty_log::newest_marked_epoch;
+use crate::units::Meters;
+
+/// How long a daemon may take to save, before its figures count as not exact.
+const SAVING_MAX: Duration = Duration::from_secs(5);
+
+/// Between two looks at the database.
+const LOOK_PACE: Duration = Duration::from_millis(20);
+
+/// What the database says, at one instant.
+pub struct Stored {
+    /// Of the directory that was asked for, or of everything; `None` when it is not there yet.
+    pub total: Option<Meters>,
+    /// Directories at the top, by name.
+    pub tenants: Vec<(String, Meters)>,
+    /// Every change that was finished when we were asked is in the figures.
+    pub is_exact: bool,
+}
+
+impl Stored {
+    /// Reads the figures of a directory, or of all.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn read(paths: &StorePaths, directory: Option<Ino>) -> Result<Self, Failure> {
+        let reader = db::open_read_only(&paths.database()).map_err(failed)?;
+        let is_exact = match paths.holder()? {
+            Some(_) => wait_until_saved(paths, &reader)?,
+            None => reader.last_run().map_err(failed)?.clean,
+        };
+        let rows = reader.snapshot().map_err(failed)?;
+        let totals = Totals::new(&rows.dirs, &rows.links);
+        let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let tenants = totals
+            .tenants()
+            .into_iter()
+            .map(|(row, meters)| (name(&row.name), meters));
+        Ok(Self {
+            total: directory.map_or_else(|| Some(totals.mount()), |ino| totals.of(ino)),
+            tenants: tenants.collect(),
+            is_exact,
+        })
+    }
+}
+
+/// Waits for what is dirty now; what becomes dirty meanwhile does not matter. False when the daemon
+/// does not get it saved.
+fn wait_until_saved(paths: &StorePaths, reader: &Reader) -> Result<bool, Failure> {
+    let clock = SystemClock::new();
+    let marked = newest_marked_epoch(&paths.root)
+        .map_err(|e| Failure::new(Code::Store, format!("{}: {e}", paths.root.display())))?;
+    let Some(epoch) = marked else { return Ok(true) };
+    loop {
+        if reader.last_run().map_err(failed)?.log_epoch >= epoch {
+            return Ok(true);
+        }
+        if clock.monotonic() >= SAVING_MAX {
+            return Ok(false);
+        }
+        pause();
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process has no event for us to wait for"
+)]
+fn pause() {
+    thread::sleep(LOOK_PACE);
+}
+
+fn failed(error: db::Error) -> Failure {
+    Failure::new(Code::Store, error)
+}

@@ -1,0 +1,77 @@
+//! The command line: arguments in, text and an exit code out.
+//!
+//! Only this module prints, and only it reads the environment.
+#![expect(clippy::disallowed_methods, reason = "arguments and environment are read here")]
+
+mod args;
+mod exit;
+mod figures;
+mod request;
+mod status;
+mod usage;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::{Code, Failure};
+
+/// Runs `tallyfs` with the arguments of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help that nobody reads any more is no failure.
+            let _ = e.print();
+            let code = if e.use_stderr() { Code::Usage } else { Code::Done };
+            return ExitCode::from(code as u8);
+        }
+    };
+    start_log();
+    let code = match run(cli.command) {
+        Ok(()) => Code::Done,
+        Err(failure) => {
+            eprintln!("tallyfs: {}", failure.text);
+            failure.code
+        }
+    };
+    ExitCode::from(code as u8)
+}
+
+fn start_log() {
+    let filter = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(filter)
+        .target(env_logger::Target::Stderr)
+        .init();
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Mount(args) => {
+            let request = request::build(args, &|name| std::env::var_os(name))?;
+            Ok(crate::daemon::run(request)?)
+        }
+        Command::Status(args) => {
+            let status = status::Status::of(&args.store)?;
+            print(&if args.json { status.json() } else { status.text() })
+        }
+        Command::Usage(args) => {
+            let usage = usage::read(&args.path)?;
+            print(&if args.json { usage.json() } else { usage.text() })
+        }
+        Command::CheckConfig { file } => print(&request::read_config(&file)?.to_toml()),
+    }
+}
+
+/// Writes `text` to standard output, with a line feed at its end.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        // Who reads has what it wanted, as `head` does.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) => Err(Failure::new(Code::Failed, format!("standard output: {e}"))),
+        Ok(()) => Ok(()),
+    }
+}

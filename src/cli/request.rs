@@ -1,0 +1,202 @@
+//! What a mount is to do: command line over environment over configuration file.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::args::MountArgs;
+use super::exit::{Code, Failure};
+use crate::config::{Bound, Config};
+use crate::daemon::MountRequest;
+use crate::daemon::key_file::{self, KeyChoice};
+use crate::daemon::options::MountOptions;
+use crate::units::parse_bytes;
+
+/// The environment as a function, so that tests have their own.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// Merges everything that says how to mount. `-o` counts as command line, after the long options.
+///
+/// # Errors
+/// What cannot be read or understood, each with its name.
+pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, Failure> {
+    let options = MountOptions::parse(&args.options).map_err(|e| Failure::new(Code::Config, e))?;
+    let config_file = args.config.as_ref().or(options.config_file.as_ref());
+    let mut config = match config_file {
+        Some(path) => read_config(path)?,
+        None => Config::default(),
+    };
+    let limit = match args.limit {
+        Some(limit) => Some(limit),
+        None => lesser_limit(&options, environment)?,
+    };
+    if let Some(limit) = limit {
+        config.mount.bytes = Bound::from_number(limit).limit();
+    }
+    config
+        .add_layouts(&args.layout)
+        .map_err(|e| Failure::new(Code::Config, format!("--layout: {e}")))?;
+    let named_key = args.key_file.or_else(|| options.key_file.clone());
+    let key = match (named_key, environment_key(environment)?) {
+        (Some(path), _) => KeyChoice::File(path),
+        (None, Some(key)) => KeyChoice::Environment(key),
+        (None, None) => match config.key.file.clone() {
+            Some(path) => KeyChoice::File(path),
+            None => KeyChoice::Beside,
+        },
+    };
+    Ok(MountRequest {
+        store: args.store,
+        mount_point: args.mount_point,
+        options,
+        config,
+        key,
+    })
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// What cannot be read; what is wrong in it, with its line.
+pub fn read_config(path: &Path) -> Result<Config, Failure> {
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|e| {
+        let text = format!("{name}: cannot read the configuration: {e}");
+        Failure::new(Code::Config, text)
+    })?;
+    Config::parse(&name, &text).map_err(|e| Failure::new(Code::Config, e))
+}
+
+/// `-o limit=`, then `MAX_STORAGE_GB`.
+fn lesser_limit(options: &MountOptions, environment: Environment) -> Result<Option<u64>, Failure> {
+    let (name, text) = match (&options.limit, text(environment, "MAX_STORAGE_GB")?) {
+        (Some(text), _) => ("-o limit", text.clone()),
+        (None, Some(text)) => ("MAX_STORAGE_GB", format!("{}GiB", text.trim())),
+        (None, None) => return Ok(None),
+    };
+    match parse_bytes(&text) {
+        Ok(limit) => Ok(Some(limit)),
+        Err(e) => Err(Failure::new(Code::Config, format!("{name}: {e}"))),
+    }
+}
+
+/// A variable's text; an empty one counts as not set.
+fn text(environment: Environment, name: &str) -> Result<Option<String>, Failure> {
+    let Some(value) = environment(name).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    match value.into_string() {
+        Ok(text) => Ok(Some(text)),
+        // The value is not repeated: it may be a key.
+        Err(value) => {
+            drop(Zeroizing::new(value.into_encoded_bytes()));
+            Err(Failure::new(
+                Code::Config,
+                format!("{name}: not plain text; set it again"),
+            ))
+        }
+    }
+}
+
+fn environment_key(environment: Environment) -> Result<Option<key_file::KekBytes>, Failure> {
+    let Some(hex) = text(environment, "ENCRYPTION_KEY")?.map(Zeroizing::new) else {
+        return Ok(None);
+    };
+    match key_file::from_hex(&hex, "ENCRYPTION_KEY") {
+        Ok(key) => Ok(Some(key)),
+        Err(e) => Err(Failure::new(Code::Key, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use clap::Parser;
+
+    const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    fn request(words: &[&str], variables: &[(&str, &str)]) -> Result<MountRequest, Failure> {
+        let words = ["tallyfs", "mount", "/s", "/m"].iter().chain(words);
+        let Command::Mount(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("not mount")
+        };
+        build(args, &|name| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.into())
+        })
+    }
+
+    fn limit(words: &[&str], variables: &[(&str, &str)]) -> Option<u64> {
+        request(words, variables).unwrap().config.mount.bytes
+    }
+
+    #[test]
+    fn the_command_line_wins_over_options_environment_and_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t.toml");
+        fs::write(&file, "[mount]\nmax_bytes = \"1GiB\"\n").unwrap();
+        let config = ["--config", file.to_str().unwrap()];
+        let variables = [("MAX_STORAGE_GB", "2")];
+        assert_eq!(limit(&config, &[]), Some(1 << 30));
+        assert_eq!(limit(&config, &variables), Some(2 << 30));
+        let with_option = [&config[..], &["-o", "limit=3GiB"]].concat();
+        assert_eq!(limit(&with_option, &variables), Some(3 << 30));
+        let with_flag = [&with_option[..], &["--limit", "4GiB"]].concat();
+        assert_eq!(limit(&with_flag, &variables), Some(4 << 30));
+        let none = [&with_option[..], &["--limit", "0"]].concat();
+        assert_eq!(limit(&none, &variables), None);
+    }
+
+    #[test]
+    fn the_key_comes_from_the_nearest_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t.toml");
+        fs::write(&file, "[key]\nfile = \"/from/toml\"\n").unwrap();
+        let config = ["--config", file.to_str().unwrap()];
+        let variables = [("ENCRYPTION_KEY", KEY)];
+        let source = |words: &[&str], variables: &[(&str, &str)]| match request(words, variables).unwrap().key {
+            KeyChoice::File(path) => path.display().to_string(),
+            KeyChoice::Environment(_) => "environment".into(),
+            KeyChoice::Beside => "beside".into(),
+        };
+        assert_eq!(source(&[], &[]), "beside");
+        assert_eq!(source(&config, &[]), "/from/toml");
+        assert_eq!(source(&config, &variables), "environment");
+        assert_eq!(source(&["-o", "key_file=/o"], &variables), "/o");
+        let both = ["--key-file", "/flag", "-o", "key_file=/o"];
+        assert_eq!(source(&both, &variables), "/flag");
+    }
+
+    #[test]
+    fn a_wrong_variable_is_named_and_a_key_not_repeated() {
+        let Err(failure) = request(&[], &[("MAX_STORAGE_GB", "lots")]) else {
+            panic!("taken")
+        };
+        assert!(failure.text.starts_with("MAX_STORAGE_GB: "));
+        let Err(failure) = request(&[], &[("ENCRYPTION_KEY", &KEY[1..])]) else {
+            panic!("taken")
+        };
+        assert_eq!(failure.code, Code::Key);
+        assert!(failure.text.starts_with("ENCRYPTION_KEY: "));
+        assert!(!failure.text.contains(&KEY[1..9]), "{}", failure.text);
+    }
+
+    #[test]
+    fn layouts_become_rules_with_date_directories() {
+        let made = request(&["--layout", "{tenant}/rec/%Y/%m/%d"], &[]).unwrap();
+        assert!(made.config.rules[0].date_directories);
+        assert!(request(&["--layout", "%Q"], &[]).is_err());
+    }
+
+    #[test]
+    fn an_unknown_option_ends_with_the_code_for_configuration() {
+        let Err(failure) = request(&["-o", "alow_other"], &[]) else {
+            panic!("taken")
+        };
+        assert_eq!(failure.code, Code::Config);
+        assert!(failure.text.contains("alow_other"));
+    }
+}

@@ -1,0 +1,104 @@
+//! The only source of time. Everything else is handed a [`Clock`], so that tests move it by hand.
+#![expect(clippy::disallowed_methods, reason = "real time is read here")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Where time comes from.
+pub trait Clock: Send + Sync {
+    /// Wall-clock time since 1970-01-01 UTC. May be set back by an administrator.
+    fn now(&self) -> Duration;
+    /// Time since some fixed moment. Never goes back.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The clock of the machine.
+#[derive(Debug)]
+pub struct SystemClock {
+    started: Instant,
+}
+
+impl SystemClock {
+    /// `monotonic` counts from here.
+    pub fn new() -> Self {
+        Self {
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        // A clock before 1970 reads as 1970: no recording is older.
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// A clock that stands still until it is moved. For tests.
+#[derive(Debug, Default)]
+pub struct ManualClock {
+    now_ms: AtomicU64,
+    monotonic_ms: AtomicU64,
+}
+
+impl ManualClock {
+    /// Starts at this wall-clock time, to the millisecond.
+    pub fn at(now: Duration) -> Self {
+        let clock = Self::default();
+        clock.set_now(now);
+        clock
+    }
+
+    /// Lets time pass on both clocks.
+    pub fn advance(&self, by: Duration) {
+        let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.now_ms.fetch_add(by_ms, Ordering::SeqCst);
+        self.monotonic_ms.fetch_add(by_ms, Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock alone, also backwards.
+    pub fn set_now(&self, now: Duration) {
+        self.now_ms
+            .store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.now_ms.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.monotonic_ms.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setting_the_wall_clock_back_leaves_the_monotonic_one() {
+        let clock = ManualClock::at(Duration::from_secs(100));
+        clock.advance(Duration::from_secs(5));
+        clock.set_now(Duration::from_secs(3));
+        assert_eq!((clock.now().as_secs(), clock.monotonic().as_secs()), (3, 5));
+    }
+
+    #[test]
+    fn the_machine_lives_after_2020() {
+        let clock = SystemClock::new();
+        assert!(clock.now().as_secs() > 1_577_836_800);
+        assert!(clock.monotonic() <= clock.monotonic());
+    }
+}

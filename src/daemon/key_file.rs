@@ -1,0 +1,437 @@
+//! Where the key encryption key (KEK) comes from, and the key file.
+//!
+//! A key file holds 64 hex digits and a line feed, or 32 raw bytes. It is made for a new store
+//! only: a store that exists has recordings under a key that must be found, not made up.
+//! No byte of a key goes into an error or a log line.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::RenameFlags;
+use zeroize::Zeroizing;
+
+use super::key_ring::{KeyId, KeyRing, KeyRingError};
+use super::layout::{Store, sync_parent};
+use crate::sys::LockedBytes;
+
+/// Bytes of a KEK: AES-256.
+pub const KEK_BYTES: usize = 32;
+
+/// The longest content a key file may have: hex digits, carriage return, line feed.
+const FILE_BYTES_MAX: usize = KEK_BYTES * 2 + 2;
+
+/// A key, in memory that is locked, kept out of core files and zeroed on drop.
+pub type KekBytes = LockedBytes<KEK_BYTES>;
+
+/// The key that a mount works with.
+pub struct Kek {
+    /// Its number in the key ring and in the head of every recording.
+    pub id: KeyId,
+    /// The key.
+    pub bytes: KekBytes,
+}
+
+/// Where the key is to be taken from.
+pub enum KeyChoice {
+    /// A file that was named.
+    File(PathBuf),
+    /// The environment variable `ENCRYPTION_KEY`, already read.
+    Environment(KekBytes),
+    /// `STORE.key`, beside the store.
+    Beside,
+}
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The store exists, its key file does not.
+    #[error(
+        "{path}: there is no key file, and this store needs key {wanted}; put the file back, or \
+         name another with --key-file (a new key would open none of the recordings)"
+    )]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The key that is needed.
+        wanted: KeyId,
+    },
+    /// A key was found, and it is another one.
+    #[error("{origin}: not key {wanted}, which this store was sealed with; give that key")]
+    Wrong {
+        /// Where the key came from.
+        origin: String,
+        /// The key that is needed.
+        wanted: KeyId,
+    },
+    /// A directory, a pipe, a device.
+    #[error("{0}: not a regular file; name a file that holds the key")]
+    NotAFile(PathBuf),
+    /// Someone else could have written it.
+    #[error("{path}: owned by uid {owner}, not by root or uid {us}; run `chown {us} {path}`")]
+    Owner {
+        /// The key file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
+    /// Others may read it.
+    #[error("{path}: mode {mode:04o} lets others at the key; run `chmod 0400 {path}`")]
+    Mode {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not a key.
+    #[error("{origin}: not a key; it takes 64 hex digits{or_raw}", or_raw = or_raw(*.is_file))]
+    Form {
+        /// Where it came from.
+        origin: String,
+        /// Whether raw bytes would do as well.
+        is_file: bool,
+    },
+    /// What the store says about its keys cannot be used.
+    #[error(transparent)]
+    Ring(#[from] KeyRingError),
+    /// Something the system refused.
+    #[error("{path}: cannot {action}: {source}")]
+    Io {
+        /// What it was done to.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+fn or_raw(is_file: bool) -> &'static str {
+    if is_file { " or 32 raw bytes" } else { "" }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
+    let path = path.to_owned();
+    move |source| KeyError::Io { path, action, source }
+}
+
+/// The key for `store`: found, checked against its key ring, and for a new store made where the
+/// chosen file is missing.
+///
+/// Crash at first use: the key file is durable before the key ring, that before the store's
+/// version. Cut short in between, the next start finds an unfinished store and uses the same file.
+///
+/// # Errors
+/// See [`KeyError`].
+pub fn obtain(store: &Store, choice: KeyChoice) -> Result<Kek, KeyError> {
+    let ring_path = store.paths().keyring();
+    let (path, origin) = match choice {
+        KeyChoice::Environment(bytes) => return admit(store, bytes, "ENCRYPTION_KEY"),
+        KeyChoice::File(path) => (path.clone(), path),
+        KeyChoice::Beside => {
+            let path = beside(&store.paths().root);
+            (path.clone(), path)
+        }
+    };
+    let bytes = match read(&path) {
+        Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            if !store.is_new() {
+                let wanted = KeyRing::load(&ring_path)?.active_id();
+                return Err(KeyError::Missing { path, wanted });
+            }
+            make(&path)?
+        }
+        other => other?,
+    };
+    admit(store, bytes, &origin.display().to_string())
+}
+
+/// Checks a key against the store's ring; the first key of a new store begins the ring.
+fn admit(store: &Store, bytes: KekBytes, origin: &str) -> Result<Kek, KeyError> {
+    let ring_path = store.paths().keyring();
+    let ring = if store.is_new() {
+        KeyRing::begin(&ring_path, bytes.expose())?
+    } else {
+        KeyRing::load(&ring_path)?
+    };
+    let id = ring.active_id();
+    if !ring.is_active(bytes.expose()) {
+        return Err(KeyError::Wrong {
+            origin: origin.to_owned(),
+            wanted: id,
+        });
+    }
+    if !bytes.is_locked() {
+        log::warn!("the key could not be locked into memory; raise the limit for it (LimitMEMLOCK)");
+    }
+    Ok(Kek { id, bytes })
+}
+
+/// `STORE.key`.
+pub fn beside(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".key");
+    PathBuf::from(name)
+}
+
+/// A key from the text of an environment variable.
+///
+/// # Errors
+/// [`KeyError::Form`], which does not repeat the text.
+pub fn from_hex(text: &str, origin: &str) -> Result<KekBytes, KeyError> {
+    decode(text.trim().as_bytes(), origin, false)
+}
+
+/// Reads and checks a key file.
+fn read(path: &Path) -> Result<KekBytes, KeyError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(failed("open the key file", path))?;
+    let meta = file.metadata().map_err(failed("look at", path))?;
+    if !meta.is_file() {
+        return Err(KeyError::NotAFile(path.to_owned()));
+    }
+    let us = rustix::process::geteuid().as_raw();
+    if meta.uid() != 0 && meta.uid() != us {
+        return Err(KeyError::Owner {
+            path: path.to_owned(),
+            owner: meta.uid(),
+            us,
+        });
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(KeyError::Mode {
+            path: path.to_owned(),
+            mode: meta.mode() & 0o7777,
+        });
+    }
+    // One byte more than allowed, so that a longer file is seen as one; no second allocation that
+    // would leave a copy behind.
+    let mut content = Zeroizing::new([0; FILE_BYTES_MAX + 1]);
+    let len = read_up_to(&file, &mut *content).map_err(failed("read the key file", path))?;
+    decode(&content[..len], &path.display().to_string(), true)
+}
+
+/// Fills `buffer` as far as the file goes.
+fn read_up_to(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read(&mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(count) => len += count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(len)
+}
+
+/// A key from 64 hex digits or, in a file, 32 raw bytes. 32 hex digits are refused: they are half
+/// a key, and random bytes do not look like that.
+fn decode(content: &[u8], origin: &str, is_file: bool) -> Result<KekBytes, KeyError> {
+    let refuse = || KeyError::Form {
+        origin: origin.to_owned(),
+        is_file,
+    };
+    let mut key = KekBytes::zeroed().map_err(failed("get memory for", Path::new("the key")))?;
+    let is_raw = content.len() == KEK_BYTES && !content.iter().all(u8::is_ascii_hexdigit);
+    if is_file && is_raw {
+        key.expose_mut().copy_from_slice(content);
+        return Ok(key);
+    }
+    let digits = content.trim_ascii_end();
+    if digits.len() != KEK_BYTES * 2 {
+        return Err(refuse());
+    }
+    for (byte, pair) in key.expose_mut().iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or_else(refuse);
+        *byte = (digit(0)? << 4 | digit(1)?) as u8;
+    }
+    Ok(key)
+}
+
+/// Makes a key file with a new random key: mode 0400, durable on return, never over another file.
+///
+/// Crash: before the rename there is at most a `.new` file under which nothing was sealed, and it
+/// is removed here; after it the key file is whole.
+fn make(path: &Path) -> Result<KekBytes, KeyError> {
+    let mut key = KekBytes::zeroed().map_err(failed("get memory for", path))?;
+    getrandom::fill(key.expose_mut()).map_err(|e| failed("get random bytes for", path)(io::Error::other(e)))?;
+    let mut text = Zeroizing::new([b'\n'; KEK_BYTES * 2 + 1]);
+    for (pair, byte) in text.chunks_exact_mut(2).zip(key.expose()) {
+        pair[0] = hex_digit(byte >> 4);
+        pair[1] = hex_digit(byte & 15);
+    }
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    match fs::remove_file(&new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("remove what a crash left", &new)(e));
+        }
+        _ => {}
+    }
+    write_new(&new, &*text).map_err(failed("make the key file", &new))?;
+    let cwd = rustix::fs::CWD;
+    rustix::fs::renameat_with(cwd, &new, cwd, path, RenameFlags::NOREPLACE)
+        .map_err(|e| failed("make the key file", path)(e.into()))?;
+    sync_parent(path).map_err(failed("save the name of", path))?;
+    log::warn!(
+        "made a new key: {}. Keep a copy in a safe place: who loses it loses every recording",
+        path.display()
+    );
+    Ok(key)
+}
+
+fn hex_digit(value: u8) -> u8 {
+    b"0123456789abcdef"[usize::from(value & 15)]
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use tempfile::TempDir;
+
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F";
+
+    fn new_store(dir: &TempDir) -> Store {
+        Store::open(&dir.path().join("store")).unwrap()
+    }
+
+    fn key_file(dir: &TempDir, content: &[u8], mode: u32) -> PathBuf {
+        let path = dir.path().join("the.key");
+        let _ = fs::remove_file(&path);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn error_of<T>(result: Result<T, KeyError>) -> String {
+        match result {
+            Ok(_) => panic!("it should have been refused"),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_new_store_gets_a_key_that_opens_it_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = new_store(&dir);
+        let made = obtain(&store, KeyChoice::Beside).unwrap();
+        store.finish_first_use().unwrap();
+        let path = dir.path().join("store.key");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o400);
+        assert_eq!(fs::read(&path).unwrap().len(), 65);
+        assert_ne!(made.bytes.expose(), &[0; 32]);
+        let again = obtain(&store, KeyChoice::Beside).unwrap();
+        assert_eq!(again.bytes.expose(), made.bytes.expose());
+        assert_eq!(again.id, made.id);
+    }
+
+    #[test]
+    fn a_first_use_cut_short_keeps_the_key_it_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = obtain(&new_store(&dir), KeyChoice::Beside).unwrap();
+        let again = obtain(&new_store(&dir), KeyChoice::Beside).unwrap();
+        assert_eq!(again.bytes.expose(), made.bytes.expose());
+    }
+
+    #[test]
+    fn an_existing_store_never_gets_a_new_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = new_store(&dir);
+        obtain(&store, KeyChoice::Beside).unwrap();
+        store.finish_first_use().unwrap();
+        fs::remove_file(dir.path().join("store.key")).unwrap();
+        let error = error_of(obtain(&store, KeyChoice::Beside));
+        assert!(error.contains("needs key 1"), "{error}");
+        assert!(error.contains("store.key"), "{error}");
+        assert!(!dir.path().join("store.key").exists());
+    }
+
+    #[test]
+    fn another_key_than_the_stores_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = new_store(&dir);
+        obtain(&store, KeyChoice::Beside).unwrap();
+        store.finish_first_use().unwrap();
+        let other = from_hex(HEX, "ENCRYPTION_KEY").unwrap();
+        let error = error_of(obtain(&store, KeyChoice::Environment(other)));
+        assert!(error.starts_with("ENCRYPTION_KEY: not key 1"), "{error}");
+    }
+
+    #[test]
+    fn hex_digits_and_raw_bytes_are_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let raw: Vec<u8> = (0..32).collect();
+        for content in [HEX.as_bytes(), format!("{HEX}\r\n").as_bytes(), &raw] {
+            let key = read(&key_file(&dir, content, 0o400)).unwrap();
+            assert_eq!(key.expose(), &raw[..]);
+        }
+        assert_eq!(from_hex(HEX, "x").unwrap().expose(), &raw[..]);
+    }
+
+    #[test]
+    fn content_of_another_form_is_refused_and_not_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        for content in ["", "secret", &HEX[..32], &HEX[..63], &format!("{HEX}00")] {
+            let path = key_file(&dir, content.as_bytes(), 0o400);
+            let error = error_of(read(&path));
+            assert!(error.contains("64 hex digits"), "{error}");
+            assert!(content.is_empty() || !error.contains(content), "{error}");
+        }
+        let not_hex = HEX.replace('a', "g");
+        assert!(error_of(from_hex(&not_hex, "x")).contains("64 hex digits"));
+    }
+
+    #[test]
+    fn a_key_file_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o440, 0o404, 0o420, 0o644] {
+            let path = key_file(&dir, HEX.as_bytes(), mode);
+            let error = error_of(read(&path));
+            assert!(error.contains("chmod 0400"), "{mode:o}: {error}");
+        }
+        read(&key_file(&dir, HEX.as_bytes(), 0o600)).unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_no_key_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = error_of(read(dir.path()));
+        assert!(error.contains("not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn a_key_file_of_a_stranger_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = key_file(&dir, HEX.as_bytes(), 0o400);
+        if !rustix::process::geteuid().is_root() {
+            return; // only root can give a file away
+        }
+        std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+        let error = error_of(read(&path));
+        assert!(error.contains("owned by uid 12345"), "{error}");
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_key_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("store.key.new"), "00ff").unwrap();
+        obtain(&new_store(&dir), KeyChoice::Beside).unwrap();
+        assert!(!dir.path().join("store.key.new").exists());
+    }
+}

@@ -1,0 +1,130 @@
+//! The daemon: brings the parts together, and takes them apart again in the right order.
+//!
+//! Start: no core files, the store and its lock, the key, the mount point; then `serve` brings the
+//! ledger up to date and mounts last, so that no request waits for a scan. Nothing is mounted when
+//! a step before fails.
+
+pub mod key_file;
+pub mod key_ring;
+pub mod layout;
+mod ledger_load;
+pub mod mount;
+pub mod mount_point;
+pub mod mount_table;
+pub mod options;
+mod serve;
+pub mod signals;
+mod start_up;
+mod write_back;
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::Config;
+
+use key_file::{Kek, KeyChoice, KeyError};
+use layout::{LayoutError, Store};
+use mount::{MountError, MountPlan};
+use mount_point::MountPointError;
+use options::MountOptions;
+
+/// Everything a mount was asked for, after command line, environment and `-o` were merged.
+pub struct MountRequest {
+    /// The store; made at first use.
+    pub store: PathBuf,
+    /// The mount point, an existing directory.
+    pub mount_point: PathBuf,
+    /// What the `-o` strings said; their `config`, `limit` and `key_file` are merged into the
+    /// fields below already.
+    pub options: MountOptions,
+    /// The configuration, with limit and layouts of command line and environment applied.
+    pub config: Config,
+    /// Where the key comes from.
+    pub key: KeyChoice,
+}
+
+/// What `run` has got ready for `serve`.
+pub struct Parts {
+    /// The store, locked until this is dropped.
+    pub store: Store,
+    /// Its key.
+    pub kek: Kek,
+    /// The configuration.
+    pub config: Config,
+    /// The mount to be made, as late as possible.
+    pub mount_plan: MountPlan,
+}
+
+/// Why a mount ended with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// There is no key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The mount point cannot be used.
+    #[error(transparent)]
+    MountPoint(#[from] MountPointError),
+    /// The mount could not be made or taken away.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Core files could not be switched off.
+    #[error("cannot switch core files off, which could hold the key: {0}")]
+    CoreDumps(io::Error),
+    /// The data directory cannot be used.
+    #[error("the data directory of the store: {0}")]
+    Data(io::Error),
+    /// What is in the store cannot be counted.
+    #[error(transparent)]
+    Recovery(crate::recovery::Error),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(crate::db::Error),
+    /// The database writer ended before its time.
+    #[error("the database writer: {0}; the next start counts what it did not save")]
+    Writer(String),
+    /// No thread could be started.
+    #[error("cannot start a thread: {0}; raise the limit of processes (TasksMax, ulimit -u)")]
+    Thread(io::Error),
+    /// The connection to the kernel.
+    #[error("the connection to the kernel's FUSE: {0}")]
+    Session(io::Error),
+}
+
+/// Mounts a store and serves it until it is unmounted or a signal asks to stop.
+///
+/// # Errors
+/// See [`DaemonError`]; nothing stays mounted.
+pub fn run(request: MountRequest) -> Result<(), DaemonError> {
+    crate::sys::limits::disable_core_dumps().map_err(DaemonError::CoreDumps)?;
+    if let Err(e) = crate::sys::limits::raise_open_files() {
+        log::warn!("the number of open files stays as it is: {e}");
+    }
+    serve::serve(prepare(request)?)
+}
+
+/// Everything before recovery: store, lock, mount point and key.
+fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
+    let mut store = Store::open(&request.store)?;
+    let mount_point = mount_point::prepare(&request.mount_point, &store.paths().root, request.options.nonempty)?;
+    store.note_holder(&mount_point)?;
+    let kek = key_file::obtain(&store, request.key)?;
+    if store.is_new() {
+        store.finish_first_use()?;
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let mount_plan = MountPlan {
+        store: store.paths().root.clone(),
+        mount_point,
+        flags: request.options.flags,
+        allow_other: request.options.allow_other.unwrap_or(is_root),
+    };
+    Ok(Parts {
+        store,
+        kek,
+        config: request.config,
+        mount_plan,
+    })
+}

@@ -1,0 +1,165 @@
+//! Signals: SIGINT and SIGTERM ask the daemon to stop, SIGHUP is taken and passed over.
+//!
+//! A stop has to seal open recordings and write usage back, so a second signal does not cut it
+//! short: it is answered with a line that says so. Only SIGKILL ends it at once, and then the next
+//! start recovers.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+/// The thread that waits for signals; dropping it gives the signals back their old meaning.
+pub struct SignalThread {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SignalThread {
+    /// From now on calls `on_stop` (once) at the first SIGINT or SIGTERM.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed or no thread can be had.
+    pub fn start(on_stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let handle = signals.handle();
+        let mut policy = StopOnce::new(on_stop);
+        let thread = thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || signals.forever().for_each(|signal| policy.take(signal)))?;
+        Ok(Self {
+            handle,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for SignalThread {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic in `on_stop` was printed already; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a stop does once there is something to stop.
+type StopAction = Box<dyn FnOnce() + Send>;
+
+/// A stop that can be asked for before there is anything to stop: signals count from the first
+/// moment on, the mount comes last.
+#[derive(Default)]
+pub struct Stop {
+    state: Mutex<StopState>,
+}
+
+#[derive(Default)]
+struct StopState {
+    is_asked: bool,
+    action: Option<StopAction>,
+}
+
+impl Stop {
+    /// Asks for the stop. The action runs here, without a lock.
+    pub fn ask(&self) {
+        let action = {
+            let mut state = self.state.lock();
+            state.is_asked = true;
+            state.action.take()
+        };
+        if let Some(action) = action {
+            action();
+        }
+    }
+
+    /// What the stop is to do; at once, if it was asked for already.
+    pub fn when_asked(&self, action: impl FnOnce() + Send + 'static) {
+        let mut state = self.state.lock();
+        if state.is_asked {
+            drop(state);
+            action();
+        } else {
+            state.action = Some(Box::new(action));
+        }
+    }
+}
+
+/// What to do at each signal: stop at the first that asks for it, and only then.
+struct StopOnce<F> {
+    on_stop: Option<F>,
+}
+
+impl<F: FnOnce()> StopOnce<F> {
+    fn new(on_stop: F) -> Self {
+        Self { on_stop: Some(on_stop) }
+    }
+
+    fn take(&mut self, signal: i32) {
+        if signal == SIGHUP {
+            log::info!("SIGHUP: nothing to re-read, going on");
+            return;
+        }
+        match self.on_stop.take() {
+            Some(stop) => {
+                log::info!("stopping: unmounting, then sealing what is open");
+                stop();
+            }
+            None => log::warn!("still sealing open recordings; they need no second signal"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn only_the_first_stop_signal_stops() {
+        let mut stops = 0;
+        let mut policy = StopOnce::new(|| stops += 1);
+        for signal in [SIGHUP, SIGTERM, SIGINT, SIGTERM] {
+            policy.take(signal);
+        }
+        assert_eq!(stops, 1);
+    }
+
+    #[test]
+    fn a_hang_up_does_not_stop() {
+        let mut stops = 0;
+        StopOnce::new(|| stops += 1).take(SIGHUP);
+        assert_eq!(stops, 0);
+    }
+
+    #[test]
+    fn a_stop_that_came_early_is_carried_out_later() {
+        let (sender, receiver) = mpsc::channel();
+        let stop = Stop::default();
+        stop.ask();
+        stop.when_asked(move || sender.send(()).unwrap());
+        receiver.try_recv().unwrap();
+    }
+
+    #[test]
+    fn a_stop_is_carried_out_once() {
+        let (sender, receiver) = mpsc::channel();
+        let stop = Stop::default();
+        stop.when_asked(move || sender.send(()).unwrap());
+        assert!(receiver.try_recv().is_err(), "not before it was asked for");
+        stop.ask();
+        stop.ask();
+        assert_eq!(receiver.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_real_signal_reaches_the_closure() {
+        let (sender, receiver) = mpsc::channel();
+        let thread = SignalThread::start(move || sender.send(()).unwrap()).unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        receiver.recv().unwrap();
+        drop(thread);
+    }
+}

@@ -1,0 +1,157 @@
+//! What a start has to find out: whether the rows of the database are what is on disk.
+//!
+//! After a clean stop they are. After a kill in the same boot the directories in the dirty logs are
+//! counted again. After a power cut, or without a good database, everything is counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::DaemonError;
+use crate::daemon::layout::StorePaths;
+use crate::daemon::ledger_load::{ledger_of, multi_links};
+use crate::db::{Ask, Database, Found, Identity};
+use crate::fs::MultiLink;
+use crate::id::Ino;
+use crate::quota::Ledger;
+use crate::recovery::{self, Counted, Probe, Unclean};
+use crate::store::dirty_log::{DirtyLog, Leftover};
+use crate::store::tree::{Tree, stat_fd};
+use crate::sys::FileHandle;
+
+/// What a start found, ready for the file system.
+pub struct Started {
+    /// The database, marked as in use.
+    pub database: Database,
+    /// All accounts.
+    pub ledger: Arc<Ledger>,
+    /// Inodes with several names.
+    pub links: Vec<MultiLink>,
+    /// The new dirty log.
+    pub dirty: Arc<DirtyLog>,
+    /// Recordings to recover.
+    pub unclean: Vec<Unclean>,
+    /// What the first write-back has to write.
+    pub first_ask: Ask,
+}
+
+/// Brings the ledger up to date.
+///
+/// # Errors
+/// The database or the data directory cannot be used.
+pub fn start(paths: &StorePaths, tree: &Tree, config: &Config, clock: &dyn Clock) -> Result<Started, DaemonError> {
+    let boot_id = boot_id().map_err(DaemonError::Data)?;
+    let (mut database, found) =
+        Database::open(&paths.database(), clock.now().as_secs()).map_err(DaemonError::Database)?;
+    if let Found::SetAside { path, reason } = &found {
+        log::error!(
+            "the database was damaged ({reason}); it is kept as {}, and everything is counted anew",
+            path.display()
+        );
+    }
+    let last = database.last_run().map_err(DaemonError::Database)?;
+    let root_ino = Ino(stat_fd(tree.root()).map_err(DaemonError::Data)?.stx_ino);
+    let (dirty, leftover) = DirtyLog::open(&paths.root, boot_id).map_err(DaemonError::Data)?;
+    let same_store = found == Found::Good && last.identity.is_some_and(|identity| identity.root_ino == root_ino);
+    let same_boot = last.boot_id == Some(boot_id);
+    let (counted, first_ask) = if same_store && last.clean {
+        (rows(&database)?, Ask::Dirty)
+    } else if same_store && same_boot && leftover.usable {
+        (replay(&database, tree, &leftover, clock)?, Ask::Everything)
+    } else {
+        (scan(tree, clock)?, Ask::Everything)
+    };
+    if last.identity.is_none_or(|identity| identity.root_ino != root_ino) {
+        let mut store_id = [0; 16];
+        getrandom::fill(&mut store_id).map_err(|e| DaemonError::Data(std::io::Error::other(e.to_string())))?;
+        database
+            .set_identity(Identity { store_id, root_ino })
+            .map_err(DaemonError::Database)?;
+    }
+    database.mark_running(boot_id).map_err(DaemonError::Database)?;
+    let ledger = ledger_of(&counted.dirs, root_ino, config.mount);
+    let links = multi_links(&counted.links);
+    let dirty = Arc::new(dirty);
+    Ok(Started {
+        database,
+        ledger,
+        links,
+        dirty,
+        unclean: counted.unclean,
+        first_ask,
+    })
+}
+
+fn boot_id() -> std::io::Result<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16)
+        .map(u128::to_be_bytes)
+        .map_err(std::io::Error::other)
+}
+
+/// The rows as they are: the last stop was a clean one.
+fn rows(database: &Database) -> Result<Counted, DaemonError> {
+    let dirs = database.load_dirs().map_err(DaemonError::Database)?;
+    let links = database.load_links().map_err(DaemonError::Database)?;
+    Ok(Counted {
+        dirs,
+        links,
+        ..Counted::default()
+    })
+}
+
+/// The rows, with the directories of the dirty logs counted again; everything when they disagree.
+fn replay(database: &Database, tree: &Tree, leftover: &Leftover, clock: &dyn Clock) -> Result<Counted, DaemonError> {
+    let rows = rows(database)?;
+    match recovery::replay(
+        tree.root(),
+        rows.dirs,
+        rows.links,
+        &leftover.inos,
+        probe(&|| clock.monotonic()),
+    ) {
+        Ok(counted) => {
+            let stats = counted.stats;
+            log::info!(
+                "the last run was killed: counted {} directories with {} files again in {} ms",
+                stats.directories_read,
+                stats.files_read,
+                stats.elapsed.as_millis()
+            );
+            Ok(counted)
+        }
+        Err(e) if e.asks_for_scan() => {
+            log::warn!("{e}");
+            scan(tree, clock)
+        }
+        Err(e) => Err(DaemonError::Recovery(e)),
+    }
+}
+
+fn scan(tree: &Tree, clock: &dyn Clock) -> Result<Counted, DaemonError> {
+    let counted = recovery::scan(tree.root(), probe(&|| clock.monotonic())).map_err(DaemonError::Recovery)?;
+    let stats = counted.stats;
+    log::info!(
+        "counted everything: {} directories with {} files in {} ms",
+        stats.directories_read,
+        stats.files_read,
+        stats.elapsed.as_millis()
+    );
+    for damaged in &counted.damaged {
+        log::error!(
+            "{}: {} is a size that no sealed recording has",
+            damaged.path.display(),
+            damaged.size
+        );
+    }
+    Ok(counted)
+}
+
+fn probe<'a>(now: &'a (dyn Fn() -> Duration + Sync)) -> Probe<'a> {
+    Probe {
+        generation: &|fd| FileHandle::of(fd).map_or(0, |handle| handle.generation()),
+        now,
+    }
+}

@@ -1,0 +1,154 @@
+//! What the database writer is given: the rows of directories that changed, of inodes with several
+//! names, and what the day added to each tenant.
+//!
+//! The log of dirty directories is rotated first; what is read of an account afterwards holds every
+//! change of the old epoch, and a change of the new one is in the new log already.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::daemon::ledger_load::link_rows;
+use crate::db::{Ask, Batch, Collected, DayDelta, DirRow};
+use crate::fs::{FileSystem, LinkCharge};
+use crate::id::Ino;
+use crate::period::CivilDate;
+use crate::quota::{Account, FlowCounts};
+use crate::store::dirty_log::{DirtyLog, Rotated};
+
+/// Collects what is to be written.
+pub struct WriteBack {
+    fs: Arc<FileSystem>,
+    dirty: Arc<DirtyLog>,
+    clock: Arc<dyn Clock>,
+    /// Day of the last write-back: what is pending at midnight belongs to the day before.
+    day: CivilDate,
+}
+
+impl WriteBack {
+    /// For a file system that is about to be served.
+    pub fn new(fs: Arc<FileSystem>, dirty: Arc<DirtyLog>, clock: Arc<dyn Clock>) -> Self {
+        let day = today(&*clock);
+        Self { fs, dirty, clock, day }
+    }
+
+    /// Answers the writer.
+    pub fn collect(&mut self, ask: Ask) -> Collected {
+        let rotated = self.dirty.rotate().unwrap_or_else(|e| {
+            log::warn!("the dirty log cannot be rotated, it grows until it can: {e}");
+            None
+        });
+        if rotated.is_some() {
+            self.fs.mark_unsealed();
+        }
+        let charges = self.fs.link_charges();
+        let (links, removed_links) = self.fs.changed_links();
+        let mut batch = Batch {
+            removed_links,
+            log_epoch: rotated.as_ref().map_or(0, |r| r.epoch),
+            ..Batch::default()
+        };
+        batch.at_s = self.clock.now().as_secs();
+        let inos = rotated.as_ref().map_or(&[][..], |r| &r.inos);
+        let accounts = match ask {
+            Ask::Dirty => {
+                batch.links = links.iter().flat_map(link_rows).collect();
+                self.dirty_accounts(inos, &mut batch.removed_dirs)
+            }
+            Ask::Everything => {
+                batch.links = self.fs.all_links().iter().flat_map(link_rows).collect();
+                self.fs.ledger().accounts()
+            }
+        };
+        batch.dirs = accounts.iter().map(|account| row(account, &charges)).collect();
+        let flows = self.days(&accounts, &mut batch.days);
+        self.collected(batch, rotated, flows)
+    }
+
+    fn dirty_accounts(&self, inos: &[Ino], gone: &mut Vec<Ino>) -> Vec<Arc<Account>> {
+        let mut found = Vec::with_capacity(inos.len());
+        for &ino in inos {
+            match self.fs.ledger().account(ino) {
+                Some(account) => found.push(account),
+                None => gone.push(ino),
+            }
+        }
+        found
+    }
+
+    /// Rows of the day for the mount and for every tenant above the accounts.
+    fn days(&mut self, accounts: &[Arc<Account>], days: &mut Vec<DayDelta>) -> Vec<(Arc<Account>, FlowCounts)> {
+        let date = self.day.day_key();
+        self.day = today(&*self.clock);
+        let mut payers: HashMap<Ino, Arc<Account>> = HashMap::new();
+        payers.insert(self.fs.ledger().root().ino(), self.fs.ledger().root().clone());
+        for account in accounts {
+            let mut at = Some(account.clone());
+            while let Some(account) = at {
+                at = account.parent();
+                if account.is_tenant() {
+                    payers.insert(account.ino(), account);
+                }
+            }
+        }
+        let mut flows = Vec::new();
+        for (_, payer) in payers {
+            let flow = payer.take_flow();
+            let total = payer.total();
+            days.push(DayDelta {
+                date: date.clone(),
+                tenant: String::from_utf8_lossy(&payer.path()).into_owned(),
+                total_files: total.files,
+                total_size_bytes: total.bytes,
+                recordings_added: flow.files_added,
+                recordings_deleted: flow.files_deleted,
+                bytes_added: flow.bytes_added,
+                bytes_deleted: flow.bytes_deleted,
+            });
+            flows.push((payer, flow));
+        }
+        flows
+    }
+
+    fn collected(&self, batch: Batch, rotated: Option<Rotated>, flows: Vec<(Arc<Account>, FlowCounts)>) -> Collected {
+        let (dirty, committed) = (self.dirty.clone(), rotated.as_ref().map(|r| r.epoch));
+        let (fs, failed_dirty) = (self.fs.clone(), self.dirty.clone());
+        Collected {
+            batch,
+            on_committed: Box::new(move || {
+                if let Some(epoch) = committed {
+                    dirty.retire(epoch);
+                }
+            }),
+            on_failed: Box::new(move |batch: Batch| {
+                if let Some(rotated) = rotated {
+                    failed_dirty.not_saved(rotated.inos);
+                }
+                fs.give_back_links(batch.links.iter().map(|row| row.ino).chain(batch.removed_links));
+                for (payer, flow) in flows {
+                    payer.give_back_flow(flow);
+                }
+            }),
+        }
+    }
+}
+
+fn today(clock: &dyn Clock) -> CivilDate {
+    CivilDate::from_unix_s(i64::try_from(clock.now().as_secs()).unwrap_or(i64::MAX))
+}
+
+/// The row of a directory: its own figures less the inodes with several names, which have rows of
+/// their own.
+fn row(account: &Account, charges: &LinkCharge) -> DirRow {
+    let own = account.own();
+    let own = charges
+        .get(&account.ino())
+        .map_or(own, |&charge| own.saturating_sub(charge));
+    DirRow {
+        ino: account.ino(),
+        generation: account.generation(),
+        parent: account.parent().map_or(account.ino(), |parent| parent.ino()),
+        name: account.name(),
+        own,
+    }
+}

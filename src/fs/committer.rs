@@ -1,0 +1,308 @@
+//! The committer: every few seconds it makes what was written durable and seals files after their
+//! last close, in batches over all files, so that the number of syncs does not grow with theirs.
+//!
+//! It never blocks a request: it skips a file that is being synced by its owner, and gives a file up
+//! that was opened or changed while it was being sealed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use parking_lot::lock_api::ArcMutexGuard;
+use parking_lot::{Condvar, Mutex, RawMutex};
+
+use crate::fs::FileSystem;
+use crate::fs::node::{FileState, Node, Pin};
+use crate::fs::setattr::times_of;
+use crate::store::error::StoreError;
+use crate::store::sealed_file::{SealStep, SyncTicket};
+use crate::store::tree::set_times;
+
+/// Files in one batch; the rest comes in the next.
+const BATCH_FILES: usize = 4096;
+/// From this many files on, one syncfs is cheaper than a sync of each.
+const SYNCFS_FILES: usize = 8;
+/// So many files waiting start the next tick early.
+const EARLY_TICK_FILES: usize = 2048;
+
+/// Files that have something to make durable or to seal.
+#[derive(Default)]
+pub struct Committer {
+    /// By inode number; a file stays here until it is sealed.
+    list: Mutex<HashMap<u64, Pin>>,
+    wake: Condvar,
+    poked: Mutex<bool>,
+}
+
+/// What a tick did.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct CommitStatus {
+    /// Files that were synced and stay open.
+    pub synced_count: usize,
+    /// Files that are sealed now.
+    pub sealed_count: usize,
+    /// Files that could not be made durable or sealed.
+    pub failed_count: usize,
+    /// Files that still have to be sealed.
+    pub waiting_count: usize,
+}
+
+impl Committer {
+    fn add(&self, pin: Pin) {
+        let mut list = self.list.lock();
+        list.insert(pin.node().ino.0, pin);
+        let many = list.len() == EARLY_TICK_FILES;
+        drop(list);
+        if many {
+            self.poke();
+        }
+    }
+
+    fn remove(&self, node: &Arc<Node>) {
+        let mut list = self.list.lock();
+        // The number may have gone to another file meanwhile.
+        let gone = match list.get(&node.ino.0) {
+            Some(pin) if Arc::ptr_eq(pin.node(), node) => list.remove(&node.ino.0),
+            _ => None,
+        };
+        drop(list);
+        drop(gone);
+    }
+
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        self.list.lock().values().map(|pin| pin.node().clone()).collect()
+    }
+
+    fn poke(&self) {
+        *self.poked.lock() = true;
+        self.wake.notify_all();
+    }
+}
+
+/// One file on its way through a batch.
+struct Job {
+    node: Arc<Node>,
+    backing: Arc<File>,
+    ticket: SyncTicket,
+    /// `None`: only a sync.
+    step: Option<SealStep>,
+    _turn: ArcMutexGuard<RawMutex, ()>,
+}
+
+impl FileSystem {
+    /// Puts a file on the committer's list, once.
+    pub(super) fn list(&self, node: &Arc<Node>, state: &mut FileState) {
+        if !state.listed {
+            state.listed = true;
+            self.committer.add(self.nodes.pin(node));
+        }
+    }
+
+    /// Waits for the next tick: the interval, or a full list, or [`FileSystem::wake_committer`].
+    pub fn wait_for_tick(&self, interval: std::time::Duration) {
+        let mut poked = self.committer.poked.lock();
+        if !*poked {
+            self.committer.wake.wait_for(&mut poked, interval);
+        }
+        *poked = false;
+    }
+
+    /// Starts the next tick now.
+    pub fn wake_committer(&self) {
+        self.committer.poke();
+    }
+
+    /// One tick over all files that wait.
+    pub fn commit_tick(&self) -> CommitStatus {
+        let mut status = CommitStatus::default();
+        for batch in self.committer.nodes().chunks(BATCH_FILES) {
+            self.commit_batch(batch, &mut status);
+        }
+        status.waiting_count = self.committer.list.lock().len();
+        status
+    }
+
+    /// Seals one file before its close returns.
+    pub(super) fn seal_now(&self, node: &Arc<Node>) {
+        let mut status = CommitStatus::default();
+        self.commit_batch(std::slice::from_ref(node), &mut status);
+    }
+
+    /// Directories with files that are not sealed yet, to be noted in a new epoch of the dirty log: a
+    /// start after a kill has to find those files.
+    pub fn mark_unsealed(&self) {
+        let operation = self.dirty.enter();
+        for node in self.committer.nodes() {
+            self.mark_file(&operation, &node);
+        }
+    }
+
+    fn commit_batch(&self, nodes: &[Arc<Node>], status: &mut CommitStatus) {
+        let mut jobs: Vec<Job> = nodes.iter().filter_map(|node| self.begin_job(node, status)).collect();
+        while !jobs.is_empty() {
+            let synced = self.sync_all(&jobs);
+            jobs = jobs
+                .into_iter()
+                .zip(synced)
+                .filter_map(|(job, synced)| self.advance(job, synced, status))
+                .collect();
+        }
+    }
+
+    /// `None` when there is nothing to do now.
+    fn begin_job(&self, node: &Arc<Node>, status: &mut CommitStatus) -> Option<Job> {
+        // Its owner is syncing it; the next tick comes soon enough.
+        let turn = node.file.sync_turn.try_lock_arc()?;
+        let mut state = node.file.state.lock();
+        let idle = state.writers == 0;
+        let gone = state.unlinked;
+        let Some(sealed) = state.sealed.as_mut().filter(|_| !gone) else {
+            self.unlist(node, &mut state);
+            return None;
+        };
+        let began = if idle && !sealed.is_clean() {
+            keeping_times(sealed.backing().clone(), || sealed.seal_tail())
+                .map(|(step, ticket)| ticket.map(|t| (Some(step), t)))
+        } else if sealed.is_unsynced() {
+            sealed.begin_sync().map(|ticket| Some((None, ticket)))
+        } else {
+            Ok(None)
+        };
+        let backing = sealed.backing().clone();
+        match began {
+            Ok(Some((step, ticket))) => {
+                drop(state);
+                Some(Job {
+                    node: node.clone(),
+                    backing,
+                    ticket,
+                    step,
+                    _turn: turn,
+                })
+            }
+            Ok(None) => {
+                self.rest(node, &mut state);
+                None
+            }
+            Err(e) => {
+                self.failed(node, &mut state, &e, status);
+                None
+            }
+        }
+    }
+
+    fn sync_all(&self, jobs: &[Job]) -> Vec<io::Result<()>> {
+        if jobs.len() < SYNCFS_FILES {
+            return jobs.iter().map(|job| job.backing.sync_data()).collect();
+        }
+        let synced = rustix::fs::syncfs(&*jobs[0].backing);
+        jobs.iter().map(|_| synced.map_err(io::Error::from)).collect()
+    }
+
+    fn advance(&self, mut job: Job, synced: io::Result<()>, status: &mut CommitStatus) -> Option<Job> {
+        let node = job.node.clone();
+        let mut state = node.file.state.lock();
+        let Some(sealed) = state.sealed.as_mut() else {
+            self.unlist(&node, &mut state);
+            return None;
+        };
+        let next = match job.step {
+            None => sealed.finish_sync(job.ticket, synced).map(|()| (None, None)),
+            Some(step) => {
+                let now_s = self.now_unix_s();
+                let backing = sealed.backing().clone();
+                keeping_times(backing, || sealed.seal_next(step, job.ticket, synced, now_s))
+                    .map(|(step, ticket)| (Some(step), ticket))
+            }
+        };
+        match next {
+            Ok((step, Some(ticket))) => {
+                job.step = step;
+                job.ticket = ticket;
+                drop(state);
+                Some(job)
+            }
+            Ok((step, None)) => {
+                match step {
+                    Some(SealStep::Sealed) => status.sealed_count += 1,
+                    _ => status.synced_count += 1,
+                }
+                self.rest(&node, &mut state);
+                None
+            }
+            Err(e) => {
+                self.failed(&node, &mut state, &e, status);
+                None
+            }
+        }
+    }
+
+    fn unlist(&self, node: &Arc<Node>, state: &mut FileState) {
+        state.listed = false;
+        self.committer.remove(node);
+    }
+
+    /// Off the list and out of memory when nothing more is to come.
+    fn rest(&self, node: &Arc<Node>, state: &mut FileState) {
+        let done = state
+            .sealed
+            .as_ref()
+            .is_none_or(|sealed| sealed.is_clean() && !sealed.is_unsynced());
+        if done {
+            self.unlist(node, state);
+            if state.opens == 0 {
+                self.put_away(state);
+            }
+        }
+    }
+
+    fn failed(&self, node: &Arc<Node>, state: &mut FileState, e: &StoreError, status: &mut CommitStatus) {
+        status.failed_count += 1;
+        let path = String::from_utf8_lossy(&node.home().path()).into_owned();
+        if matches!(e, StoreError::SyncFailed) && state.opens == 0 {
+            // Nothing more can be promised here; the next opening recovers what is on disk.
+            log::error!("recording inode {} in {path:?} stays unsealed: {e}", node.ino);
+            state.sealed = None;
+            self.unlist(node, state);
+            return;
+        }
+        log::error!(
+            "cannot make recording inode {} in {path:?} durable, will try again: {e}",
+            node.ino
+        );
+    }
+
+    /// Seals everything at the end, when no request comes any more. Returns how many files are left.
+    pub fn seal_all(&self) -> usize {
+        loop {
+            let before = self.committer.list.lock().len();
+            let status = self.commit_tick();
+            let after = self.committer.list.lock().len();
+            if after == 0 || (after >= before && status.sealed_count == 0) {
+                return after;
+            }
+        }
+    }
+
+    /// Syncs the names of the data directory and everything else below it.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub fn sync_store(&self) -> io::Result<()> {
+        let root = self
+            .nodes
+            .root()
+            .open(&self.tree, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)?;
+        Ok(rustix::fs::syncfs(root.as_fd())?)
+    }
+}
+
+/// Sealing is no change of content: the times of the backing file stay what they were.
+fn keeping_times<T>(backing: Arc<File>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let times = times_of(&*backing)?;
+    let done = work();
+    set_times(backing.as_fd(), &times)?;
+    done
+}

@@ -1,0 +1,292 @@
+//! New names: files, directories, links and special inodes. Charged before they exist; a name that
+//! exists or a parent that is missing is told before any quota answer.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode};
+
+use crate::fs::errno::{Errno, FsResult};
+use crate::fs::node::Node;
+use crate::fs::{Caller, Entry, FileSystem, OpenMode, Opened, c_name};
+use crate::quota::{Account, Reservation};
+use crate::store::tree::{set_mode, stat_fd};
+use crate::units::Meters;
+
+/// Mode bits that are set after the owner, because chown clears them.
+const SPECIAL_BITS: u32 = 0o7000;
+
+impl FileSystem {
+    /// Makes a regular file and opens it; opens the existing one without `O_EXCL`.
+    ///
+    /// # Errors
+    /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
+    pub fn create(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        how: OpenMode,
+        caller: Caller,
+    ) -> FsResult<(Entry, Opened)> {
+        let parent = self.nodes.get(parent)?;
+        let name = c_name(name)?;
+        let made = self.new_file(&parent, &name, mode, caller);
+        match made {
+            Ok((node, entry, file)) => {
+                let opened = self
+                    .open_new(&node, file, how)
+                    .inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
+                Ok((entry, opened))
+            }
+            Err(Errno::EEXIST) if !how.exclusive => {
+                let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
+                let (node, entry) = self.meet(&parent, &name, &stat)?;
+                let opened = self
+                    .open_node(&node, how, caller)
+                    .inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
+                Ok((
+                    Entry {
+                        attr: self.attr_of(&node)?,
+                        ..entry
+                    },
+                    opened,
+                ))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn new_file(
+        &self,
+        parent: &Arc<Node>,
+        name: &CStr,
+        mode: u32,
+        caller: Caller,
+    ) -> FsResult<(Arc<Node>, Entry, File)> {
+        let account = self.account_of(parent)?;
+        let operation = self.dirty.enter();
+        self.mark(&operation, &account);
+        let reservation = self.reserve_name(parent, name, &account, Meters::of_file(0))?;
+        let file = parent.with_path(&self.tree, |dir| self.tree.create(dir, name, mode))?;
+        self.finish_inode(parent, file.as_fd(), mode, caller)?;
+        let stat = stat_fd(&file)?;
+        let (node, entry) = self.meet(parent, name, &stat)?;
+        reservation.claim(Meters::of_file(0));
+        self.ledger.count_added(&account, 1, 0);
+        Ok((node, entry, file))
+    }
+
+    /// Room for a new name, asked for only after a name that exists was ruled out.
+    fn reserve_name(
+        &self,
+        parent: &Node,
+        name: &CStr,
+        account: &Arc<Account>,
+        wanted: Meters,
+    ) -> FsResult<Reservation> {
+        self.ledger.reserve(account, wanted).map_err(|refusal| {
+            match parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, name)) {
+                Ok(_) => Errno::EEXIST,
+                Err(Errno::ENOENT) => self.refused(&refusal),
+                Err(e) => e,
+            }
+        })
+    }
+
+    /// Owner, group and the mode bits that the owner change would clear.
+    fn finish_inode(&self, parent: &Node, fd: BorrowedFd<'_>, mode: u32, caller: Caller) -> FsResult<()> {
+        self.give_to(caller, parent, fd)?;
+        if mode & SPECIAL_BITS != 0 {
+            let inherited = u32::from(stat_fd(fd)?.stx_mode) & libc::S_ISGID;
+            set_mode(fd, mode & 0o7777 | inherited)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
+    pub fn mkdir(&self, parent: u64, name: &OsStr, mode: u32, caller: Caller) -> FsResult<Entry> {
+        let parent = self.nodes.get(parent)?;
+        let name = c_name(name)?;
+        let account = self.account_of(&parent)?;
+        let operation = self.dirty.enter();
+        self.mark(&operation, &account);
+        let made = self
+            .reserve_name(&parent, &name, &account, Meters::ONE_DIR)
+            .and_then(|reservation| {
+                let bits = Mode::from_raw_mode(mode & 0o777);
+                parent
+                    .with_path(&self.tree, |dir| Ok(rustix::fs::mkdirat(dir, &name, bits)?))
+                    .map(|()| reservation)
+            });
+        let reservation = match made {
+            Ok(reservation) => reservation,
+            Err(Errno::EEXIST) if self.may_still_make(&parent, &name, caller) => {
+                self.note_made(&parent, &name, caller);
+                let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
+                return self.meet(&parent, &name, &stat).map(|(_, entry)| entry);
+            }
+            Err(e) => return Err(e),
+        };
+        self.note_made(&parent, &name, caller);
+        let (node, entry) = self.finish_named(&parent, &name, mode, caller, |node| {
+            let account = self.insert_account(&account, node.ino, node.generation, name.to_bytes());
+            self.mark(&operation, &account);
+        })?;
+        reservation.claim(Meters::ONE_DIR);
+        debug_assert!(node.is_directory());
+        Ok(entry)
+    }
+
+    /// Makes a regular file, fifo, socket or device without opening it.
+    ///
+    /// # Errors
+    /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit; EPERM for devices without the right.
+    pub fn mknod(&self, parent: u64, name: &OsStr, mode: u32, device: u64, caller: Caller) -> FsResult<Entry> {
+        let kind = FileType::from_raw_mode(mode);
+        self.new_name(parent, name, mode, caller, |dir, name| {
+            Ok(rustix::fs::mknodat(
+                dir,
+                name,
+                kind,
+                Mode::from_raw_mode(mode & 0o777),
+                device,
+            )?)
+        })
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
+    pub fn symlink(&self, parent: u64, name: &OsStr, target: &Path, caller: Caller) -> FsResult<Entry> {
+        self.new_name(parent, name, 0o777, caller, |dir, name| {
+            Ok(rustix::fs::symlinkat(target, dir, name)?)
+        })
+    }
+
+    fn new_name(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        caller: Caller,
+        make: impl FnOnce(BorrowedFd<'_>, &CStr) -> io::Result<()>,
+    ) -> FsResult<Entry> {
+        let parent = self.nodes.get(parent)?;
+        let name = c_name(name)?;
+        let account = self.account_of(&parent)?;
+        let operation = self.dirty.enter();
+        self.mark(&operation, &account);
+        let reservation = self.reserve_name(&parent, &name, &account, Meters::of_file(0))?;
+        parent.with_path(&self.tree, |dir| make(dir, &name))?;
+        let (_, entry) = self.finish_named(&parent, &name, mode, caller, |_| ())?;
+        reservation.claim(Meters::of_file(0));
+        self.ledger.count_added(&account, 1, 0);
+        Ok(entry)
+    }
+
+    /// Owner, mode and entry of an inode that was made by name.
+    fn finish_named(
+        &self,
+        parent: &Arc<Node>,
+        name: &CStr,
+        mode: u32,
+        caller: Caller,
+        before_meeting: impl FnOnce(&Made),
+    ) -> FsResult<(Arc<Node>, Entry)> {
+        let (stat, generation) = parent.with_path(&self.tree, |dir| {
+            let stat = self.tree.stat_at(dir, name)?;
+            Ok((stat, self.tree.generation_at(dir, name)?))
+        })?;
+        before_meeting(&Made {
+            ino: crate::id::Ino(stat.stx_ino),
+            generation,
+        });
+        let given = (caller.uid, caller.gid) != (self.daemon.uid, self.daemon.gid) || mode & SPECIAL_BITS != 0;
+        if !given {
+            return self.meet(parent, name, &stat);
+        }
+        let is_link = FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Symlink;
+        let stat = parent.with_path(&self.tree, |dir| {
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+            let mode = if is_link { 0 } else { mode };
+            self.finish_inode(parent, fd.as_fd(), mode, caller)
+                .map_err(|e| io::Error::from_raw_os_error(e.0))?;
+            stat_fd(fd)
+        })?;
+        self.meet(parent, name, &stat)
+    }
+
+    /// Gives a file one more name.
+    ///
+    /// # Errors
+    /// EXDEV when the new place has other limited accounts above it; EEXIST.
+    pub fn link(&self, number: u64, parent: u64, name: &OsStr) -> FsResult<Entry> {
+        let node = self.nodes.get(number)?;
+        if node.is_directory() {
+            return Err(Errno::EPERM);
+        }
+        let parent = self.nodes.get(parent)?;
+        let name = c_name(name)?;
+        let account = self.account_of(&parent)?;
+        let state = node.file.state.lock();
+        let home = node.home();
+        if !self.ledger.same_limited_chain(&home, &account) {
+            return Err(Errno::EXDEV);
+        }
+        let operation = self.dirty.enter();
+        self.mark(&operation, &account);
+        self.mark_file(&operation, &node);
+        let before = node.with_path(&self.tree, |fd| stat_fd(fd))?;
+        let bytes = self.length_under_lock(&node, &state, &before);
+        let known = self.links.parents(node.ino);
+        let from = known.first().cloned().unwrap_or_else(|| home.clone());
+        parent.with_path(&self.tree, |dir| {
+            node.with_path(&self.tree, |fd| {
+                let path = crate::store::tree::proc_path(fd);
+                Ok(rustix::fs::linkat(
+                    rustix::fs::CWD,
+                    path.as_c_str(),
+                    dir,
+                    &name,
+                    AtFlags::SYMLINK_FOLLOW,
+                )?)
+            })
+            .map_err(|e| io::Error::from_raw_os_error(e.0))
+        })?;
+        let new_home = self.links.added(&self.ledger, node.ino, bytes, &from, &account);
+        self.recharge(&home, &new_home, Meters::of_file(bytes));
+        *node.file.home.write() = new_home;
+        node.file
+            .several_links
+            .store(true, std::sync::atomic::Ordering::Release);
+        drop(state);
+        let stat = node.with_path(&self.tree, |fd| stat_fd(fd))?;
+        self.meet(&parent, &name, &stat).map(|(_, entry)| entry)
+    }
+
+    /// Moves a charge without asking: the accounts that differ have no limits.
+    pub(super) fn recharge(&self, from: &Arc<Account>, to: &Arc<Account>, moved: Meters) {
+        if from.ino() != to.ino() {
+            self.ledger.charge_forced(to, moved);
+            self.ledger.uncharge(from, moved);
+        }
+    }
+}
+
+/// An inode that was just made.
+pub(super) struct Made {
+    /// Its number.
+    pub ino: crate::id::Ino,
+    /// Its generation.
+    pub generation: u32,
+}

@@ -1,0 +1,137 @@
+//! Reading directories: straight from the backing one, with its own positions, so that telldir and
+//! seekdir hold while names come and go.
+
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
+
+use crate::fs::errno::{Errno, FsResult};
+use crate::fs::handles::Handle;
+use crate::fs::{Entry, FileSystem};
+use crate::id::{Fh, Ino};
+
+/// Bytes of names fetched from the backing directory at a time.
+const LISTING_BYTES: usize = 32 * 1024;
+
+/// One directory being read. The lock keeps two readers of one handle apart.
+pub struct Stream {
+    directory: Mutex<File>,
+}
+
+/// A name in a listing.
+pub struct DirEntry<'a> {
+    /// Inode number.
+    pub ino: Ino,
+    /// Position behind this name.
+    pub next: u64,
+    /// Type.
+    pub kind: FileType,
+    /// The name.
+    pub name: &'a std::ffi::CStr,
+    /// What a look-up of the name would answer, when it was asked for. Absent for "." and "..",
+    /// and for a name that has gone meanwhile.
+    pub entry: Option<Entry>,
+}
+
+/// What the reader wants with each name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Listing {
+    /// Names alone.
+    Names,
+    /// A look-up of each.
+    WithEntries,
+}
+
+impl FileSystem {
+    /// Opens a directory for reading.
+    ///
+    /// # Errors
+    /// ENOTDIR, ESTALE.
+    pub fn opendir(&self, number: u64) -> FsResult<Fh> {
+        let node = self.nodes.get(number)?;
+        if !node.is_directory() {
+            return Err(Errno::ENOTDIR);
+        }
+        let directory = node.open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let pin = self.nodes.pin(&node);
+        Ok(self.handles.insert(Handle::directory(
+            pin,
+            Stream {
+                directory: Mutex::new(directory),
+            },
+        )))
+    }
+
+    /// Hands names from `position` on to `take` until it says that it is full (true). With entries,
+    /// every one taken counts as a look-up; one that did not fit is forgotten again.
+    ///
+    /// # Errors
+    /// EBADF; errors of the backing directory.
+    pub fn readdir(
+        &self,
+        fh: Fh,
+        position: u64,
+        listing: Listing,
+        mut take: impl FnMut(&DirEntry<'_>) -> bool,
+    ) -> FsResult<()> {
+        let handle = self.handles.get(fh)?;
+        let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
+        let directory = stream.directory.lock();
+        rustix::fs::seek(&*directory, SeekFrom::Start(position))?;
+        let mut buffer = [MaybeUninit::uninit(); LISTING_BYTES];
+        let mut names = RawDir::new(directory.as_fd(), &mut buffer);
+        while let Some(name) = names.next() {
+            let name = name?;
+            let is_dot = matches!(name.file_name().to_bytes(), b"." | b"..");
+            let mut entry = DirEntry {
+                ino: Ino(name.ino()),
+                next: name.next_entry_cookie(),
+                kind: name.file_type(),
+                name: name.file_name(),
+                entry: None,
+            };
+            if listing == Listing::WithEntries && !is_dot {
+                entry.entry = self.listed_entry(&handle, directory.as_fd(), name.file_name());
+            }
+            if take(&entry) {
+                if let Some(entry) = entry.entry {
+                    self.nodes.forget(entry.attr.ino.0, 1);
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn listed_entry(
+        &self,
+        handle: &Arc<Handle>,
+        directory: std::os::fd::BorrowedFd<'_>,
+        name: &std::ffi::CStr,
+    ) -> Option<Entry> {
+        let stat = self.tree.stat_at(directory, name).ok()?;
+        self.meet(handle.node(), name, &stat).ok().map(|(_, entry)| entry)
+    }
+
+    /// A directory handle is closed.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn releasedir(&self, fh: Fh) -> FsResult<()> {
+        self.handles.remove(fh).map(|_| ())
+    }
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub fn fsyncdir(&self, fh: Fh) -> FsResult<()> {
+        let handle = self.handles.get(fh)?;
+        let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
+        Ok(rustix::fs::fsync(&*stream.directory.lock())?)
+    }
+}

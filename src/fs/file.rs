@@ -1,0 +1,360 @@
+//! Open, read, write, flush, fsync and release of regular files.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+use rustix::fs::{FileType, OFlags};
+
+use crate::fs::errno::{Errno, FsResult};
+use crate::fs::handles::Handle;
+use crate::fs::node::{FileState, Node};
+use crate::fs::{Caller, FileSystem};
+use crate::id::Fh;
+use crate::quota::WriteAsk;
+use crate::store::error::StoreError;
+use crate::store::sealed_file::SealedFile;
+use crate::store::tree::set_mode;
+use crate::units::Meters;
+
+/// suid and sgid.
+const PRIVILEGE_BITS: u32 = libc::S_ISUID | libc::S_ISGID;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct OpenMode {
+    /// May read.
+    pub reads: bool,
+    /// May write.
+    pub writes: bool,
+    /// `O_APPEND`.
+    pub appends: bool,
+    /// `O_TRUNC`.
+    pub truncates: bool,
+    /// `O_EXCL`.
+    pub exclusive: bool,
+}
+
+/// An open file, and how the kernel may treat its pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// Its number.
+    pub fh: Fh,
+    /// Every read and write has to come here; no page cache.
+    pub direct: bool,
+    /// Pages that the kernel still has are good.
+    pub keep_cache: bool,
+}
+
+/// A write as the kernel sends it.
+pub struct WriteAsked<'a> {
+    /// Offset in the plaintext.
+    pub plain_offset: u64,
+    /// The bytes, borrowed from the receive buffer.
+    pub data: &'a [u8],
+    /// The writer may not keep suid and sgid.
+    pub drops_privileges: bool,
+    /// Dirty pages of a shared mapping: inside the length, whoever wrote them.
+    pub from_mapping: bool,
+}
+
+impl FileSystem {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// EIO when its head does not open (logged once); errors of the backing open.
+    pub fn open(&self, number: u64, how: OpenMode, caller: Caller) -> FsResult<Opened> {
+        let node = self.nodes.get(number)?;
+        self.open_node(&node, how, caller)
+    }
+
+    pub(super) fn open_node(&self, node: &Arc<Node>, how: OpenMode, caller: Caller) -> FsResult<Opened> {
+        match node.kind {
+            FileType::RegularFile => {}
+            FileType::Directory => return Err(Errno::EISDIR),
+            FileType::Symlink => return Err(Errno(libc::ELOOP)),
+            _ => return Err(Errno::ENXIO),
+        }
+        let operation = self.dirty.enter();
+        if how.truncates {
+            self.mark_file(&operation, node);
+        }
+        let mut state = node.file.state.lock();
+        if state.unlinked && state.opens == 0 {
+            return Err(Errno::ESTALE);
+        }
+        if state.sealed.is_none() {
+            self.load(node, &mut state, how.writes).map_err(|e| {
+                if e.is_damage() {
+                    self.log_damage(node, &mut state, &e.to_string());
+                }
+                Errno::from(e)
+            })?;
+        }
+        if how.truncates {
+            self.truncate_under_lock(node, &mut state, 0)?;
+            if caller.uid != 0 {
+                self.drop_privileges(node)?;
+            }
+        }
+        Ok(self.admit(node, &mut state, how))
+    }
+
+    /// Opens a file that was just made, over the descriptor that made it.
+    pub(super) fn open_new(&self, node: &Arc<Node>, file: File, how: OpenMode) -> FsResult<Opened> {
+        let mut state = node.file.state.lock();
+        if state.sealed.is_none() {
+            state.sealed = Some(SealedFile::new_empty(
+                Arc::new(file),
+                self.ring.clone(),
+                self.write_options,
+            ));
+        }
+        Ok(self.admit(node, &mut state, how))
+    }
+
+    fn admit(&self, node: &Arc<Node>, state: &mut FileState, how: OpenMode) -> Opened {
+        state.opens += 1;
+        if how.writes {
+            state.writers += 1;
+        }
+        let direct = state.writers > 0;
+        let changes = state.sealed.as_ref().map(SealedFile::change_count);
+        let keep_cache = !direct && state.cached_at.is_some() && state.cached_at == changes;
+        if !direct {
+            state.cached_at = changes;
+        }
+        let pin = self.nodes.pin(node);
+        let fh = self.handles.insert(Handle::file(pin, how.appends, how.writes));
+        Opened { fh, direct, keep_cache }
+    }
+
+    /// Brings the sealed file of a node to memory.
+    pub(super) fn load(&self, node: &Arc<Node>, state: &mut FileState, for_writing: bool) -> Result<(), StoreError> {
+        let file = match node.open(&self.tree, OFlags::RDWR) {
+            Ok(file) => file,
+            Err(e) if !for_writing && e.kind() == std::io::ErrorKind::PermissionDenied => {
+                node.open(&self.tree, OFlags::RDONLY)?
+            }
+            Err(e) => return Err(e.into()),
+        };
+        state.sealed = Some(SealedFile::load(Arc::new(file), self.ring.clone(), self.write_options)?);
+        Ok(())
+    }
+
+    /// One line for a damaged file, however often it is read.
+    pub(super) fn log_damage(&self, node: &Node, state: &mut FileState, what: &str) {
+        if !std::mem::replace(&mut state.damage_logged, true) {
+            let path = node.file.home.read().path();
+            log::error!(
+                "damaged recording: inode {} in {:?}: {what}",
+                node.ino,
+                String::from_utf8_lossy(&path)
+            );
+        }
+    }
+
+    /// Reads into `buffer`; returns the bytes read, fewer only at the end.
+    ///
+    /// # Errors
+    /// EIO for a page that does not open (logged once); the rest of the file stays readable.
+    pub fn read(&self, fh: Fh, plain_offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
+        let handle = self.handles.get(fh)?;
+        let node = handle.node();
+        let plan = {
+            let state = node.file.state.lock();
+            state.sealed.as_ref().ok_or(Errno::EIO)?.plan_read(plain_offset, buffer)
+        };
+        match plan.finish(buffer) {
+            Ok(bytes) => Ok(bytes),
+            Err(e) if e.is_damage() => self.read_again(node, plain_offset, buffer),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// A page that did not open may have been half-way to the disk: once more, with the writer out.
+    fn read_again(&self, node: &Arc<Node>, plain_offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
+        let mut state = node.file.state.lock();
+        let again = state.sealed.as_ref().ok_or(Errno::EIO)?.read(plain_offset, buffer);
+        again.map_err(|e| {
+            if e.is_damage() {
+                let id = state.sealed.as_ref().and_then(SealedFile::file_id).unwrap_or_default();
+                self.log_damage(node, &mut state, &format!("file id {}: {e}", hex(&id)));
+            }
+            Errno::from(e)
+        })
+    }
+
+    /// Writes; returns the bytes that are acknowledged, never 0. At a limit that is the part that
+    /// fits, and the next call is refused.
+    ///
+    /// # Errors
+    /// EDQUOT, ENOSPC or EFBIG from a limit, errors of the disk.
+    pub fn write(&self, fh: Fh, asked: &WriteAsked<'_>) -> FsResult<usize> {
+        let handle = self.handles.get(fh)?;
+        let node = handle.node();
+        if asked.data.is_empty() {
+            return Ok(0);
+        }
+        let operation = self.dirty.enter();
+        self.mark_file(&operation, node);
+        let mut state = node.file.state.lock();
+        if asked.drops_privileges && node.mode.load(Ordering::Acquire) & PRIVILEGE_BITS != 0 {
+            self.drop_privileges(node)?;
+        }
+        if asked.from_mapping {
+            return self.write_back_page(node, &mut state, asked);
+        }
+        let written = self.write_under_lock(node, &mut state, asked.plain_offset, asked.data, handle.appends);
+        self.list(node, &mut state);
+        written
+    }
+
+    pub(super) fn write_under_lock(
+        &self,
+        node: &Node,
+        state: &mut FileState,
+        plain_offset: u64,
+        data: &[u8],
+        appends: bool,
+    ) -> FsResult<usize> {
+        let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
+        let old_length = sealed.plain_length();
+        let plain_offset = if appends { old_length } else { plain_offset };
+        let home = node.home();
+        let ask = WriteAsk {
+            plain_offset,
+            size: data.len() as u64,
+            old_length,
+        };
+        let (accepted, reservation) = self
+            .ledger
+            .reserve_write(&home, ask)
+            .map_err(|refusal| self.refused(&refusal))?;
+        let written = sealed.write(plain_offset, &data[..accepted as usize]);
+        let growth = sealed.plain_length().saturating_sub(old_length);
+        reservation.claim(Meters::of_bytes(growth));
+        if growth > 0 {
+            self.ledger.count_added(&home, 0, growth);
+            self.note_length(node, old_length + growth);
+        }
+        Ok(written?)
+    }
+
+    /// Pages of a shared mapping: what lies inside the length is written, the rest of the last page
+    /// is not content. The kernel takes no short answer here.
+    fn write_back_page(
+        &self,
+        node: &Arc<Node>,
+        state: &mut MutexGuard<'_, FileState>,
+        asked: &WriteAsked<'_>,
+    ) -> FsResult<usize> {
+        let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
+        let inside = sealed
+            .plain_length()
+            .saturating_sub(asked.plain_offset)
+            .min(asked.data.len() as u64) as usize;
+        let mut done = 0;
+        while done < inside {
+            done += sealed.write(asked.plain_offset + done as u64, &asked.data[done..inside])?;
+        }
+        self.list(node, state);
+        Ok(asked.data.len())
+    }
+
+    /// Lengths of inodes with several names are kept beside the accounts.
+    pub(super) fn note_length(&self, node: &Node, length: u64) {
+        if node.file.several_links.load(Ordering::Acquire) {
+            self.links.set_bytes(node.ino, length);
+        }
+    }
+
+    pub(super) fn drop_privileges(&self, node: &Node) -> FsResult<()> {
+        let mode = node.mode.load(Ordering::Acquire);
+        // A set-group-id file without group execution is one with mandatory locking, not a privilege.
+        let drop_group = mode & libc::S_IXGRP != 0;
+        let bits = if drop_group { PRIVILEGE_BITS } else { libc::S_ISUID };
+        if mode & bits != 0 {
+            node.with_path(&self.tree, |fd| set_mode(fd, mode & !bits))?;
+            node.mode.store(mode & !bits, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Makes a file durable.
+    ///
+    /// # Errors
+    /// EIO when the disk failed, now or at an earlier sync of this file.
+    pub fn fsync(&self, fh: Fh) -> FsResult<()> {
+        let handle = self.handles.get(fh)?;
+        self.sync_node(handle.node())
+    }
+
+    pub(super) fn sync_node(&self, node: &Arc<Node>) -> FsResult<()> {
+        let _turn = node.file.sync_turn.lock();
+        let (backing, ticket) = {
+            let mut state = node.file.state.lock();
+            let Some(sealed) = state.sealed.as_mut() else {
+                return Ok(());
+            };
+            (sealed.backing().clone(), sealed.begin_sync()?)
+        };
+        let synced = backing.sync_data();
+        let mut state = node.file.state.lock();
+        let Some(sealed) = state.sealed.as_mut() else {
+            return Ok(synced?);
+        };
+        Ok(sealed.finish_sync(ticket, synced)?)
+    }
+
+    /// A handle is closed for the last time. Sealing happens later, or now with `sync_on_close`.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn release(&self, fh: Fh) -> FsResult<()> {
+        let handle = self.handles.remove(fh)?;
+        let node = handle.node();
+        {
+            let mut state = node.file.state.lock();
+            state.opens -= 1;
+            if handle.writes {
+                state.writers -= 1;
+            }
+            if state.opens > 0 {
+                return Ok(());
+            }
+            if state.unlinked {
+                let operation = self.dirty.enter();
+                self.mark_file(&operation, node);
+                let Some(sealed) = state.sealed.as_ref() else {
+                    return Ok(());
+                };
+                let bytes = sealed.plain_length();
+                self.uncharge_unlinked(node, &mut state, bytes);
+                return Ok(());
+            }
+            if state.sealed.as_ref().is_none_or(SealedFile::is_clean) {
+                self.put_away(&mut state);
+                return Ok(());
+            }
+            self.list(node, &mut state);
+        }
+        if self.config.durability.sync_on_close {
+            self.seal_now(node);
+        }
+        Ok(())
+    }
+
+    /// Frees the memory of a clean file that nobody has open.
+    pub(super) fn put_away(&self, state: &mut FileState) {
+        if let Some(sealed) = state.sealed.take() {
+            // The next life counts changes anew: the kernel's pages are good only if this one had none.
+            state.cached_at = state.cached_at.filter(|&at| at == sealed.change_count()).map(|_| 0);
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

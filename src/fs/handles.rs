@@ -1,0 +1,86 @@
+//! Open files and directories, by the numbers that the kernel was told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+
+use crate::fs::dir::Stream;
+use crate::fs::errno::{Errno, FsResult};
+use crate::fs::node::{Node, Pin};
+use crate::id::Fh;
+
+/// One open file or directory. Dropping the last reference unpins the node.
+pub struct Handle {
+    pin: Pin,
+    /// Opened with `O_APPEND`: every write goes to the end, whatever its offset says.
+    pub appends: bool,
+    /// May write.
+    pub writes: bool,
+    /// Of directories: where the reader is.
+    pub stream: Option<Stream>,
+}
+
+impl Handle {
+    /// A handle on a file.
+    pub fn file(pin: Pin, appends: bool, writes: bool) -> Self {
+        Self {
+            pin,
+            appends,
+            writes,
+            stream: None,
+        }
+    }
+
+    /// A handle on a directory.
+    pub fn directory(pin: Pin, stream: Stream) -> Self {
+        Self {
+            pin,
+            appends: false,
+            writes: false,
+            stream: Some(stream),
+        }
+    }
+
+    /// What is open.
+    pub fn node(&self) -> &Arc<Node> {
+        self.pin.node()
+    }
+}
+
+/// The table of handles.
+#[derive(Default)]
+pub struct Handles {
+    table: DashMap<u64, Arc<Handle>>,
+    last: AtomicU64,
+}
+
+impl Handles {
+    /// Numbers a handle. No number is used twice.
+    pub fn insert(&self, handle: Handle) -> Fh {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.table.insert(number, Arc::new(handle));
+        Fh(number)
+    }
+
+    /// The handle with this number.
+    ///
+    /// # Errors
+    /// EBADF when there is none.
+    pub fn get(&self, fh: Fh) -> FsResult<Arc<Handle>> {
+        self.table.get(&fh.0).map(|handle| handle.clone()).ok_or(Errno::EBADF)
+    }
+
+    /// Takes a handle out.
+    ///
+    /// # Errors
+    /// EBADF when there is none.
+    pub fn remove(&self, fh: Fh) -> FsResult<Arc<Handle>> {
+        self.table.remove(&fh.0).map(|(_, handle)| handle).ok_or(Errno::EBADF)
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+}

@@ -1,0 +1,198 @@
+//! Names to inodes, attributes, and forgetting.
+
+use std::ffi::{CStr, OsStr};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{FileType, Statx};
+
+use crate::fs::errno::{Errno, FsResult};
+use crate::fs::node::{Meeting, Node};
+use crate::fs::{Attr, Caller, Entry, FileSystem, Found, c_name};
+use crate::id::Ino;
+use crate::quota::Account;
+use crate::sealed::length::{SizeOnDisk, classify};
+use crate::store::tree::stat_fd;
+
+impl FileSystem {
+    /// Looks a name up; today's and tomorrow's date directories of a tenant are made on the way.
+    ///
+    /// # Errors
+    /// Errors of the backing look-up; a missing name is no error.
+    pub fn lookup(&self, parent: u64, name: &OsStr, caller: Caller) -> FsResult<Found> {
+        let parent = self.nodes.get(parent)?;
+        let name = c_name(name)?;
+        let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
+        match found {
+            Ok(_) if self.may_still_make(&parent, &name, caller) => Ok(Found::AbsentForNow),
+            Ok(stat) => self.meet(&parent, &name, &stat).map(|(_, entry)| Found::Entry(entry)),
+            Err(Errno::ENOENT) => self.lookup_absent(&parent, &name, caller),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The node and entry of a name that was just seen; counts as looked up.
+    pub(super) fn meet(&self, parent: &Node, name: &CStr, stat: &Statx) -> FsResult<(Arc<Node>, Entry)> {
+        let node = self.meet_as(parent, name, stat, Meeting::LookedUp)?;
+        let entry = self.entry(&node, stat);
+        match entry {
+            Ok(entry) => Ok((node, entry)),
+            Err(e) => {
+                self.nodes.forget(node.ino.0, 1);
+                Err(e)
+            }
+        }
+    }
+
+    pub(super) fn meet_as(&self, parent: &Node, name: &CStr, stat: &Statx, by: Meeting) -> FsResult<Arc<Node>> {
+        let is_directory = FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Directory;
+        let account = self.account_of(parent)?;
+        let node = parent.with_path(&self.tree, |dir| {
+            let generation = self.tree.generation_at(dir, name)?;
+            let fresh = || {
+                let (anchor, generation) = self.tree.anchor(dir, name, is_directory)?;
+                Ok(Node::new(stat, generation, anchor, account.clone()))
+            };
+            Ok(self.nodes.meet(stat.stx_ino, generation, by, fresh))
+        })??;
+        node.mode.store(u32::from(stat.stx_mode), Ordering::Release);
+        if is_directory {
+            if self.ledger.account(node.ino).is_none() {
+                log::warn!(
+                    "directory inode {} appeared in the store behind the daemon's back; it is counted from now on",
+                    node.ino
+                );
+                self.insert_account(&account, node.ino, node.generation, name.to_bytes());
+            }
+        } else if stat.stx_nlink > 1
+            && let Some(home) = self.links.home(&self.ledger, node.ino)
+        {
+            node.file.several_links.store(true, Ordering::Release);
+            *node.file.home.write() = home;
+        }
+        Ok(node)
+    }
+
+    /// Makes the account of a directory, with the limits that its path gets from the rules.
+    pub(super) fn insert_account(&self, parent: &Arc<Account>, ino: Ino, generation: u32, name: &[u8]) -> Arc<Account> {
+        let account = self.ledger.insert(parent, ino, generation, name);
+        self.place(&account);
+        account
+    }
+
+    /// Gives an account the level and limits of its path.
+    pub(super) fn place(&self, account: &Arc<Account>) {
+        let components = account.components();
+        let components: Vec<&[u8]> = components.iter().map(Vec::as_slice).collect();
+        let placement = self.config.placement(&components);
+        self.ledger.set_level(account, placement.level, placement.is_tenant);
+        self.ledger.set_limits(account, placement.limits);
+    }
+
+    fn entry(&self, node: &Arc<Node>, stat: &Statx) -> FsResult<Entry> {
+        let length = if node.is_file() {
+            Some(self.length_of(node, stat)?)
+        } else {
+            None
+        };
+        Ok(Entry {
+            attr: Attr::of(stat, length),
+            generation: node.generation,
+        })
+    }
+
+    /// The plaintext length: from memory while the file is in use, else from its size on disk.
+    pub(super) fn length_of(&self, node: &Arc<Node>, stat: &Statx) -> FsResult<u64> {
+        let mut state = node.file.state.lock();
+        if let Some(sealed) = &state.sealed {
+            return Ok(sealed.plain_length());
+        }
+        let mut size = classify(stat.stx_size);
+        if size == SizeOnDisk::Unclean {
+            // It may have been sealed between the look-up and here.
+            size = node.with_path(&self.tree, |fd| stat_fd(fd).map(|stat| classify(stat.stx_size)))?;
+        }
+        match size {
+            SizeOnDisk::Clean(length) => Ok(length),
+            SizeOnDisk::Damaged => {
+                self.log_damage(node, &mut state, "its size on disk is none that a sealed file has");
+                Ok(0)
+            }
+            SizeOnDisk::Unclean => {
+                if let Err(e) = self.load(node, &mut state, false) {
+                    self.log_damage(node, &mut state, &e.to_string());
+                    return Ok(0);
+                }
+                let length = state.sealed.as_ref().map_or(0, |sealed| sealed.plain_length());
+                self.list(node, &mut state);
+                Ok(length)
+            }
+        }
+    }
+
+    /// Attributes of an inode, exact also while it is being written.
+    ///
+    /// # Errors
+    /// ESTALE when it is gone.
+    pub fn getattr(&self, number: u64) -> FsResult<Attr> {
+        let node = self.nodes.get(number)?;
+        self.attr_of(&node)
+    }
+
+    pub(super) fn attr_of(&self, node: &Arc<Node>) -> FsResult<Attr> {
+        if !node.is_file() {
+            let stat = node.with_path(&self.tree, |fd| stat_fd(fd))?;
+            return Ok(Attr::of(&stat, None));
+        }
+        {
+            let state = node.file.state.lock();
+            if let Some(sealed) = &state.sealed {
+                // Under the lock, or sealing could be seen half-way in the times.
+                let stat = stat_fd(&**sealed.backing())?;
+                return Ok(Attr::of(&stat, Some(sealed.plain_length())));
+            }
+        }
+        let stat = node.with_path(&self.tree, |fd| stat_fd(fd))?;
+        let length = self.length_of(node, &stat)?;
+        Ok(Attr::of(&stat, Some(length)))
+    }
+
+    /// The kernel forgets `count` look-ups of an inode.
+    pub fn forget(&self, number: u64, count: u64) {
+        self.nodes.forget(number, count);
+    }
+
+    /// Target of a symbolic link.
+    ///
+    /// # Errors
+    /// EINVAL for anything else.
+    pub fn readlink(&self, number: u64) -> FsResult<Vec<u8>> {
+        let node = self.nodes.get(number)?;
+        node.with_path(&self.tree, |fd| {
+            Ok(rustix::fs::readlinkat(fd, c"", Vec::new())?.into_bytes())
+        })
+    }
+
+    /// Gives a new inode to its caller. In a set-group-id directory the group is the directory's.
+    pub(super) fn give_to(&self, caller: Caller, parent: &Node, fd: BorrowedFd<'_>) -> FsResult<bool> {
+        let inherits_group = parent.mode.load(Ordering::Acquire) & libc::S_ISGID != 0;
+        let uid = (caller.uid != self.daemon.uid).then_some(caller.uid);
+        let gid = (caller.gid != self.daemon.gid && !inherits_group).then_some(caller.gid);
+        if uid.is_none() && gid.is_none() {
+            return Ok(false);
+        }
+        crate::store::tree::set_owner(fd, uid, gid)?;
+        Ok(true)
+    }
+
+    pub(super) fn now_unix_s(&self) -> u64 {
+        self.clock.now().as_secs()
+    }
+
+    /// Answers a refusal: logged once per burst.
+    pub(super) fn refused(&self, refusal: &crate::quota::Refusal) -> Errno {
+        self.refusals.note(refusal, self.clock.monotonic());
+        Errno(refusal.errno())
+    }
+}

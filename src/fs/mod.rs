@@ -1,0 +1,172 @@
+//! What each request means: names, attributes, contents and limits, without a word of FUSE.
+//!
+//! Lock order, outermost first:
+//! 1. `Dirty` operation guard (no lock: it pins an epoch of the dirty log)
+//! 2. `tree_lock` (rename alone)
+//! 3. `FileNode::sync_turn` of one file
+//! 4. `FileNode::state` of one file (rename: of source and target, under the tree lock)
+//! 5. `Links` table, `Committer` list
+//! 6. the ledger's admission lock
+//!
+//! 3 and 4 may be held over I/O on that one file; 5 and 6 never. No `DashMap` guard is held over I/O,
+//! over another map access, or when a method returns. The kernel keeps requests that change one
+//! directory apart; what the daemon changes by itself goes through the same calls.
+
+mod attr;
+mod committer;
+mod copy;
+mod create;
+mod date_dirs;
+mod dir;
+mod errno;
+mod file;
+mod handles;
+mod links;
+mod lookup;
+mod node;
+mod refusals;
+mod remove;
+mod rename;
+mod resize;
+mod setattr;
+mod setup;
+mod statfs;
+mod walkers;
+mod xattr;
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::id::Ino;
+use crate::quota::{Account, Ledger};
+use crate::sealed::keyring::KeyRing;
+use crate::store::dirty_log::{DirtyLog, Operation};
+use crate::store::sealed_file::WriteOptions;
+use crate::store::tree::Tree;
+
+pub use attr::Attr;
+pub use committer::CommitStatus;
+pub use copy::CopyEnd;
+pub use date_dirs::Vanished;
+pub use dir::{DirEntry, Listing};
+pub use errno::{Errno, FsResult};
+pub use file::{OpenMode, Opened, WriteAsked};
+pub use handles::Handle;
+pub use links::{LinkCharge, MultiLink};
+pub use node::{Node, ROOT_NODE};
+pub use rename::RenameKind;
+pub use resize::Seek;
+pub use setattr::{NewTime, SetAttr};
+pub use statfs::Space;
+pub use xattr::XattrAnswer;
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Kernel number of the thread.
+    pub thread: u32,
+}
+
+/// An inode as a look-up answers it.
+pub struct Entry {
+    /// Its attributes.
+    pub attr: Attr,
+    /// Tells a reused inode number apart.
+    pub generation: u32,
+}
+
+/// A look-up's answer.
+pub enum Found {
+    /// The name exists.
+    Entry(Entry),
+    /// It does not, and the kernel may remember that.
+    Absent,
+    /// It does not, but the daemon may make it by itself one day.
+    AbsentForNow,
+}
+
+/// The parts that a file system is made of.
+pub struct Parts {
+    /// The data directory.
+    pub tree: Arc<Tree>,
+    /// All accounts, loaded.
+    pub ledger: Arc<Ledger>,
+    /// Inodes with several names, loaded.
+    pub links: Vec<MultiLink>,
+    /// What to note before directories change.
+    pub dirty: Arc<DirtyLog>,
+    /// Keys.
+    pub ring: Arc<KeyRing>,
+    /// The checked configuration.
+    pub config: Arc<Config>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Owner of the daemon process, to whom new inodes belong before they are given away.
+    pub daemon: Caller,
+}
+
+/// The file system: one call for each request.
+pub struct FileSystem {
+    tree: Arc<Tree>,
+    nodes: Arc<node::Nodes>,
+    handles: handles::Handles,
+    ledger: Arc<Ledger>,
+    links: links::Links,
+    dirty: Arc<DirtyLog>,
+    ring: Arc<KeyRing>,
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    daemon: Caller,
+    write_options: WriteOptions,
+    refusals: refusals::Refusals,
+    committer: committer::Committer,
+    date_dirs: date_dirs::DateDirs,
+    tree_lock: Mutex<()>,
+    stopping: AtomicBool,
+}
+
+impl FileSystem {
+    /// The ledger, for figures.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// The account of a directory node.
+    fn account_of(&self, node: &Node) -> FsResult<Arc<Account>> {
+        self.ledger.account(node.ino).ok_or(Errno::ESTALE)
+    }
+
+    /// Notes that what lies directly in the account's directory is about to change.
+    fn mark(&self, operation: &Operation<'_>, account: &Account) {
+        operation.mark(account.ino(), &account.dirty_epoch);
+    }
+
+    /// Notes every directory whose figures a file's length belongs to.
+    fn mark_file(&self, operation: &Operation<'_>, node: &Node) {
+        if node.file.several_links.load(std::sync::atomic::Ordering::Acquire) {
+            for parent in self.links.parents(node.ino) {
+                self.mark(operation, &parent);
+            }
+        }
+        self.mark(operation, &node.file.home.read());
+    }
+
+    fn account_by_ino(&self, ino: Ino) -> FsResult<Arc<Account>> {
+        self.ledger.account(ino).ok_or(Errno::ESTALE)
+    }
+}
+
+/// A name as system calls want it.
+fn c_name(name: &std::ffi::OsStr) -> FsResult<CString> {
+    CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)
+}

@@ -1,0 +1,278 @@
+//! Inodes that the kernel or the daemon has in mind, and the table that finds them by number.
+//!
+//! A node lives while the kernel has looked it up or something here pins it (an open handle, a file
+//! that waits for sealing). A file that both have forgotten costs no memory at all.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{FileType, OFlags, Statx};
+
+use crate::fs::errno::{Errno, FsResult};
+use crate::id::Ino;
+use crate::quota::Account;
+use crate::store::sealed_file::SealedFile;
+use crate::store::tree::{Anchor, Tree};
+
+/// FUSE's number for the root, whatever the backing inode is.
+pub const ROOT_NODE: u64 = 1;
+
+/// What is kept of one inode.
+pub struct Node {
+    /// Backing inode number, which the mount shows.
+    pub ino: Ino,
+    /// Tells apart two inodes that had the same number one after the other.
+    pub generation: u32,
+    /// Type, from the mode.
+    pub kind: FileType,
+    /// Mode bits as last seen or set; the daemon alone changes them.
+    pub mode: AtomicU32,
+    anchor: Anchor,
+    lookups: AtomicU64,
+    pins: AtomicU32,
+    /// Of regular files and other inodes that are not directories.
+    pub file: FileNode,
+}
+
+/// The part of a node that is not a directory.
+pub struct FileNode {
+    /// The account that the inode is charged to. Changed under `state`.
+    pub home: RwLock<Arc<Account>>,
+    /// Whether the inode has several names. Changed under `state`.
+    pub several_links: std::sync::atomic::AtomicBool,
+    /// Content and handles. Held over the I/O of one request on this file, of no other file.
+    pub state: Mutex<FileState>,
+    /// Syncs of one file take turns; taken before `state`, held over the sync.
+    pub sync_turn: Arc<Mutex<()>>,
+}
+
+/// Content and handles of a regular file.
+#[derive(Default)]
+pub struct FileState {
+    /// The opened sealed file, while something needs it.
+    pub sealed: Option<SealedFile<File>>,
+    /// Open handles.
+    pub opens: u32,
+    /// Open handles that may write.
+    pub writers: u32,
+    /// The last name is gone; the charge goes with the last handle.
+    pub unlinked: bool,
+    /// In the committer's list.
+    pub listed: bool,
+    /// `change_count` when the kernel was last told that it may cache pages.
+    pub cached_at: Option<u64>,
+    /// Reads of this inode that failed were logged already.
+    pub damage_logged: bool,
+}
+
+impl Node {
+    /// A node about to be put in the table.
+    pub fn new(stat: &Statx, generation: u32, anchor: Anchor, home: Arc<Account>) -> Self {
+        Self {
+            ino: Ino(stat.stx_ino),
+            generation,
+            kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),
+            mode: AtomicU32::new(u32::from(stat.stx_mode)),
+            anchor,
+            lookups: AtomicU64::new(0),
+            pins: AtomicU32::new(0),
+            file: FileNode {
+                home: RwLock::new(home),
+                several_links: std::sync::atomic::AtomicBool::new(false),
+                state: Mutex::default(),
+                sync_turn: Arc::new(Mutex::new(())),
+            },
+        }
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
+    /// The account that a file is charged to.
+    pub fn home(&self) -> Arc<Account> {
+        self.file.home.read().clone()
+    }
+
+    /// Lends an `O_PATH` descriptor of the inode.
+    ///
+    /// # Errors
+    /// ESTALE when it is gone.
+    pub fn with_path<T>(&self, tree: &Tree, work: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> FsResult<T> {
+        tree.with_path(&self.anchor, work).map_err(Errno::from)
+    }
+
+    /// Opens the backing inode.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open(&self, tree: &Tree, flags: OFlags) -> io::Result<File> {
+        tree.open(&self.anchor, flags)
+    }
+}
+
+/// Keeps a node in the table while it lives.
+pub struct Pin {
+    node: Arc<Node>,
+    nodes: Arc<Nodes>,
+}
+
+impl Pin {
+    /// The node.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.node.pins.fetch_sub(1, Ordering::AcqRel);
+        self.nodes.drop_if_unused(self.node.ino.0, &self.node);
+    }
+}
+
+/// The table of nodes.
+pub struct Nodes {
+    table: DashMap<u64, Arc<Node>>,
+    root: Arc<Node>,
+    tree: Arc<Tree>,
+}
+
+impl Nodes {
+    /// A table with nothing but the root in it.
+    pub fn new(root: Node, tree: Arc<Tree>) -> Self {
+        Self {
+            table: DashMap::new(),
+            root: Arc::new(root),
+            tree,
+        }
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Arc<Node> {
+        &self.root
+    }
+
+    /// The node that the kernel calls `number`.
+    ///
+    /// # Errors
+    /// ESTALE when there is none.
+    pub fn get(&self, number: u64) -> FsResult<Arc<Node>> {
+        if number == ROOT_NODE || number == self.root.ino.0 {
+            return Ok(self.root.clone());
+        }
+        self.table.get(&number).map(|node| node.clone()).ok_or(Errno::ESTALE)
+    }
+
+    /// The node of an inode that was found on disk: the known one, or `fresh` when there is none or
+    /// the number was reused. It is counted as looked up, or pinned, before anyone can drop it.
+    pub fn meet(
+        self: &Arc<Self>,
+        ino: u64,
+        generation: u32,
+        by: Meeting,
+        fresh: impl FnOnce() -> io::Result<Node>,
+    ) -> FsResult<Arc<Node>> {
+        if let Some(node) = self.table.get(&ino)
+            && node.generation == generation
+        {
+            count(&node, by);
+            return Ok(node.clone());
+        }
+        let made = Arc::new(fresh()?);
+        Ok(match self.table.entry(ino) {
+            Entry::Occupied(mut entry) if entry.get().generation == generation => {
+                self.tree.release_anchor(&made.anchor);
+                count(entry.get(), by);
+                entry.get_mut().clone()
+            }
+            Entry::Occupied(mut entry) => {
+                // The kernel counts look-ups by number, so the new inode inherits the old one's.
+                made.lookups
+                    .store(entry.get().lookups.load(Ordering::Acquire), Ordering::Release);
+                count(&made, by);
+                let old = entry.insert(made.clone());
+                self.tree.release_anchor(&old.anchor);
+                made
+            }
+            Entry::Vacant(entry) => {
+                count(&made, by);
+                entry.insert(made.clone());
+                made
+            }
+        })
+    }
+
+    /// Keeps a node in the table until the pin is dropped.
+    pub fn pin(self: &Arc<Self>, node: &Arc<Node>) -> Pin {
+        node.pins.fetch_add(1, Ordering::AcqRel);
+        Pin {
+            node: node.clone(),
+            nodes: self.clone(),
+        }
+    }
+
+    /// A pin for a node that was met with [`Meeting::Pinned`].
+    pub fn adopt_pin(self: &Arc<Self>, node: Arc<Node>) -> Pin {
+        Pin {
+            node,
+            nodes: self.clone(),
+        }
+    }
+
+    /// The kernel forgets `count` look-ups.
+    pub fn forget(&self, number: u64, count: u64) {
+        let Some(node) = self.table.get(&number).map(|node| node.clone()) else {
+            return;
+        };
+        let lower = |now: u64| Some(now.saturating_sub(count));
+        let _ = node.lookups.fetch_update(Ordering::AcqRel, Ordering::Acquire, lower);
+        self.drop_if_unused(number, &node);
+    }
+
+    fn drop_if_unused(&self, number: u64, node: &Arc<Node>) {
+        let unused = |node: &Node| node.lookups.load(Ordering::Acquire) == 0 && node.pins.load(Ordering::Acquire) == 0;
+        if !unused(node) {
+            return;
+        }
+        if let Some((_, gone)) = self
+            .table
+            .remove_if(&number, |_, held| Arc::ptr_eq(held, node) && unused(held))
+        {
+            self.tree.release_anchor(&gone.anchor);
+        }
+    }
+
+    /// Nodes in the table.
+    pub fn count(&self) -> usize {
+        self.table.len()
+    }
+}
+
+/// Who met an inode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Meeting {
+    /// The kernel, in an entry reply: counts as a look-up.
+    LookedUp,
+    /// The daemon, which pins it.
+    Pinned,
+}
+
+fn count(node: &Node, by: Meeting) {
+    match by {
+        Meeting::LookedUp => node.lookups.fetch_add(1, Ordering::AcqRel),
+        Meeting::Pinned => u64::from(node.pins.fetch_add(1, Ordering::AcqRel)),
+    };
+}

@@ -1,0 +1,124 @@
+//! Names that go. Always allowed, also over a limit; bytes and file are given back at the last close
+//! of the last name.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+use rustix::fs::{AtFlags, FileType, Statx};
+
+use crate::fs::errno::{Errno, FsResult};
+use crate::fs::node::{FileState, Meeting, Node};
+use crate::fs::{FileSystem, c_name};
+use crate::quota::Account;
+use crate::sealed::length::{SizeOnDisk, classify};
+use crate::units::Meters;
+
+impl FileSystem {
+    /// Removes a name that is not a directory's.
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR.
+    pub fn unlink(&self, parent: u64, name: &OsStr) -> FsResult<()> {
+        let parent = self.nodes.get(parent)?;
+        let name = c_name(name)?;
+        let account = self.account_of(&parent)?;
+        let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
+        if FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Directory {
+            return Err(Errno::EISDIR);
+        }
+        let node = self.meet_as(&parent, &name, &stat, Meeting::Pinned)?;
+        let pin = self.nodes.adopt_pin(node);
+        let node = pin.node();
+        let operation = self.dirty.enter();
+        self.mark(&operation, &account);
+        self.mark_file(&operation, node);
+        let mut state = node.file.state.lock();
+        parent.with_path(&self.tree, |dir| {
+            Ok(rustix::fs::unlinkat(dir, &name, AtFlags::empty())?)
+        })?;
+        self.name_gone(node, &mut state, &account, &stat);
+        Ok(())
+    }
+
+    /// The books after a name of `node` in `parent` is gone; `stat` was taken before.
+    pub(super) fn name_gone(
+        &self,
+        node: &Arc<Node>,
+        state: &mut MutexGuard<'_, FileState>,
+        parent: &Account,
+        stat: &Statx,
+    ) {
+        let bytes = self.length_under_lock(node, state, stat);
+        if stat.stx_nlink > 1 {
+            let home = node.home();
+            if let Some((new_home, names)) = self.links.removed(&self.ledger, node.ino, parent) {
+                self.recharge(&home, &new_home, Meters::of_file(bytes));
+                *node.file.home.write() = new_home;
+                node.file
+                    .several_links
+                    .store(names > 1, std::sync::atomic::Ordering::Release);
+            }
+            return;
+        }
+        state.unlinked = true;
+        if state.opens == 0 {
+            self.uncharge_unlinked(node, state, bytes);
+        }
+    }
+
+    /// The last name and the last handle are gone.
+    pub(super) fn uncharge_unlinked(&self, node: &Arc<Node>, state: &mut FileState, bytes: u64) {
+        let home = node.home();
+        self.ledger.uncharge(&home, Meters::of_file(bytes));
+        self.ledger.count_deleted(&home, 1, bytes);
+        state.sealed = None;
+    }
+
+    /// Plaintext length with the state's lock held.
+    pub(super) fn length_under_lock(&self, node: &Arc<Node>, state: &MutexGuard<'_, FileState>, stat: &Statx) -> u64 {
+        if !node.is_file() {
+            return 0;
+        }
+        if let Some(sealed) = &state.sealed {
+            return sealed.plain_length();
+        }
+        match node
+            .with_path(&self.tree, |fd| crate::store::tree::stat_fd(fd))
+            .map_or(classify(stat.stx_size), |now| classify(now.stx_size))
+        {
+            SizeOnDisk::Clean(length) => length,
+            SizeOnDisk::Unclean | SizeOnDisk::Damaged => 0,
+        }
+    }
+
+    /// Removes an empty directory and its account.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, ENOTEMPTY.
+    pub fn rmdir(&self, parent: u64, name: &OsStr) -> FsResult<()> {
+        let parent = self.nodes.get(parent)?;
+        let name = c_name(name)?;
+        let account = self.account_of(&parent)?;
+        let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
+        if FileType::from_raw_mode(u32::from(stat.stx_mode)) != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let operation = self.dirty.enter();
+        self.mark(&operation, &account);
+        let gone = self.ledger.account(crate::id::Ino(stat.stx_ino));
+        if let Some(gone) = &gone {
+            self.mark(&operation, gone);
+        }
+        parent.with_path(&self.tree, |dir| {
+            Ok(rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR)?)
+        })?;
+        self.directory_gone(&account, stat.stx_ino);
+        Ok(())
+    }
+
+    pub(super) fn directory_gone(&self, parent: &Arc<Account>, ino: u64) {
+        self.ledger.remove(crate::id::Ino(ino));
+        self.ledger.uncharge(parent, Meters::ONE_DIR);
+    }
+}

@@ -1,0 +1,272 @@
+//! Rename in all its forms: atomic, never EXDEV, and the accounts that the two places do not share
+//! are charged and credited in the same step.
+//!
+//! A kill between the backing rename and the commit of the transfer costs nothing: both parents were
+//! noted as dirty before, and start-up counts them again.
+
+use std::ffi::{CStr, OsStr};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, RenameFlags, Statx};
+
+use crate::fs::errno::{Errno, FsResult};
+use crate::fs::node::{Meeting, Node, Pin};
+use crate::fs::{FileSystem, c_name};
+use crate::id::Ino;
+use crate::quota::{Account, ExchangeSide, Moved, Transfer};
+use crate::store::dirty_log::Operation;
+use crate::units::Meters;
+
+/// What to do about a target that exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RenameKind {
+    /// Replace it.
+    Replace,
+    /// EEXIST.
+    NoReplace,
+    /// Swap the two.
+    Exchange,
+}
+
+/// One name that takes part.
+struct Side<'a> {
+    dir: &'a Arc<Node>,
+    account: Arc<Account>,
+    name: &'a CStr,
+}
+
+/// What a name was before the rename.
+struct Was {
+    stat: Statx,
+    pin: Pin,
+}
+
+impl Was {
+    fn is_directory(&self) -> bool {
+        FileType::from_raw_mode(u32::from(self.stat.stx_mode)) == FileType::Directory
+    }
+}
+
+impl FileSystem {
+    /// Renames.
+    ///
+    /// # Errors
+    /// ENOENT, EEXIST, ENOTEMPTY, EISDIR, ENOTDIR, EINVAL; EDQUOT or ENOSPC when the new place has
+    /// no room, and then nothing changed.
+    pub fn rename(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        new_parent: u64,
+        new_name: &OsStr,
+        kind: RenameKind,
+    ) -> FsResult<()> {
+        let (from_dir, to_dir) = (self.nodes.get(parent)?, self.nodes.get(new_parent)?);
+        let (name, new_name) = (c_name(name)?, c_name(new_name)?);
+        let from = Side {
+            dir: &from_dir,
+            account: self.account_of(&from_dir)?,
+            name: &name,
+        };
+        let to = Side {
+            dir: &to_dir,
+            account: self.account_of(&to_dir)?,
+            name: &new_name,
+        };
+        let _turn = self.tree_lock.lock();
+        let source = self.was(&from)?.ok_or(Errno::ENOENT)?;
+        let target = self.was(&to)?;
+        let operation = self.dirty.enter();
+        self.mark_side(&operation, &from, &source);
+        self.mark(&operation, &to.account);
+        if let Some(target) = &target {
+            self.mark_side(&operation, &to, target);
+        }
+        match (kind, target) {
+            (RenameKind::NoReplace, Some(_)) => Err(Errno::EEXIST),
+            (RenameKind::Exchange, None) => Err(Errno::ENOENT),
+            (RenameKind::Exchange, Some(target)) => self.exchange(&from, &to, &source, &target),
+            (_, Some(target)) if target.stat.stx_ino == source.stat.stx_ino => Ok(()),
+            (_, target) => self.replace(&from, &to, &source, target.as_ref(), kind),
+        }
+    }
+
+    fn was(&self, side: &Side<'_>) -> FsResult<Option<Was>> {
+        match side.dir.with_path(&self.tree, |dir| self.tree.stat_at(dir, side.name)) {
+            Ok(stat) => {
+                let node = self.meet_as(side.dir, side.name, &stat, Meeting::Pinned)?;
+                Ok(Some(Was {
+                    stat,
+                    pin: self.nodes.adopt_pin(node),
+                }))
+            }
+            Err(Errno::ENOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn mark_side(&self, operation: &Operation<'_>, side: &Side<'_>, was: &Was) {
+        self.mark(operation, &side.account);
+        if was.is_directory() {
+            if let Some(account) = self.ledger.account(Ino(was.stat.stx_ino)) {
+                self.mark(operation, &account);
+            }
+        } else {
+            self.mark_file(operation, was.pin.node());
+        }
+    }
+
+    fn rename_on_disk(&self, from: &Side<'_>, to: &Side<'_>, flags: RenameFlags) -> FsResult<()> {
+        from.dir.with_path(&self.tree, |from_fd| {
+            to.dir
+                .with_path(&self.tree, |to_fd| {
+                    Ok(rustix::fs::renameat_with(from_fd, from.name, to_fd, to.name, flags)?)
+                })
+                .map_err(|e| std::io::Error::from_raw_os_error(e.0))
+        })
+    }
+
+    fn replace(
+        &self,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        source: &Was,
+        target: Option<&Was>,
+        kind: RenameKind,
+    ) -> FsResult<()> {
+        let flags = if kind == RenameKind::NoReplace {
+            RenameFlags::NOREPLACE
+        } else {
+            RenameFlags::empty()
+        };
+        if source.is_directory() {
+            let account = self.account_by_ino(Ino(source.stat.stx_ino))?;
+            let credit = if target.is_some() {
+                Meters::ONE_DIR
+            } else {
+                Meters::ZERO
+            };
+            let moved = self
+                .ledger
+                .move_directory(&account, &to.account, to.name.to_bytes(), credit);
+            let moved = moved.map_err(|refusal| self.refused(&refusal))?;
+            self.rename_on_disk(from, to, flags)?;
+            moved.commit();
+            if let Some(target) = target {
+                self.ledger.remove(Ino(target.stat.stx_ino));
+            }
+            self.place_below(&account);
+            return Ok(());
+        }
+        let source_node = source.pin.node();
+        let source_state = source_node.file.state.lock();
+        let bytes = self.length_under_lock(source_node, &source_state, &source.stat);
+        let old_home = source_node.home();
+        let new_home = if source.stat.stx_nlink > 1 {
+            self.links
+                .home_if_moved(&self.ledger, source_node.ino, &from.account, &to.account)
+                .unwrap_or_else(|| old_home.clone())
+        } else {
+            to.account.clone()
+        };
+        let victim = target
+            .filter(|target| !target.is_directory())
+            .map(|target| (target, target.pin.node()));
+        let mut victim_state = victim.map(|(_, node)| node.file.state.lock());
+        let credit = match (victim, &victim_state) {
+            (Some((target, node)), Some(state)) if target.stat.stx_nlink == 1 && state.opens == 0 => {
+                Meters::of_file(self.length_under_lock(node, state, &target.stat))
+            }
+            _ => Meters::ZERO,
+        };
+        let moved = self
+            .ledger
+            .transfer(&old_home, &new_home, Meters::of_file(bytes), credit);
+        let moved = moved.map_err(|refusal| self.refused(&refusal))?;
+        self.rename_on_disk(from, to, flags)?;
+        moved.commit();
+        if source.stat.stx_nlink > 1 {
+            self.links
+                .moved(&self.ledger, source_node.ino, &from.account, &to.account);
+        }
+        *source_node.file.home.write() = new_home;
+        if let (Some((target, node)), Some(state)) = (victim, victim_state.as_mut()) {
+            if credit == Meters::ZERO {
+                self.name_gone(node, state, &to.account, &target.stat);
+            } else {
+                self.ledger.count_deleted(&to.account, 1, credit.bytes);
+                state.unlinked = true;
+                state.sealed = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn exchange(&self, from: &Side<'_>, to: &Side<'_>, source: &Was, target: &Was) -> FsResult<()> {
+        if source.stat.stx_ino == target.stat.stx_ino {
+            return self.rename_on_disk(from, to, RenameFlags::EXCHANGE);
+        }
+        // Under the tree lock nobody else holds two of these, so their order does not matter.
+        let source_state = source.pin.node().file.state.lock();
+        let target_state = target.pin.node().file.state.lock();
+        let source_bytes = self.length_under_lock(source.pin.node(), &source_state, &source.stat);
+        let target_bytes = self.length_under_lock(target.pin.node(), &target_state, &target.stat);
+        let a = ExchangeSide {
+            parent: &from.account,
+            name: from.name.to_bytes(),
+            moved: self.moved(source, source_bytes)?,
+        };
+        let b = ExchangeSide {
+            parent: &to.account,
+            name: to.name.to_bytes(),
+            moved: self.moved(target, target_bytes)?,
+        };
+        let swapped: Transfer = self.ledger.exchange(a, b).map_err(|refusal| self.refused(&refusal))?;
+        self.rename_on_disk(from, to, RenameFlags::EXCHANGE)?;
+        swapped.commit();
+        self.after_exchange(source, from, to, source_bytes)?;
+        self.after_exchange(target, to, from, target_bytes)
+    }
+
+    fn after_exchange(&self, was: &Was, old: &Side<'_>, new: &Side<'_>, bytes: u64) -> FsResult<()> {
+        let node = was.pin.node();
+        if was.is_directory() {
+            self.place_below(&self.account_by_ino(Ino(was.stat.stx_ino))?);
+        } else if was.stat.stx_nlink > 1 {
+            let home = node.home();
+            if let Some(new_home) = self.links.moved(&self.ledger, node.ino, &old.account, &new.account) {
+                self.recharge(&home, &new_home, Meters::of_file(bytes));
+                *node.file.home.write() = new_home;
+            }
+        } else {
+            *node.file.home.write() = new.account.clone();
+        }
+        Ok(())
+    }
+
+    /// What an exchange moves for one side. Inodes with several names follow their own rule after.
+    fn moved(&self, was: &Was, bytes: u64) -> FsResult<Moved> {
+        if was.is_directory() {
+            return Ok(Moved::Dir(self.account_by_ino(Ino(was.stat.stx_ino))?));
+        }
+        Ok(Moved::File(if was.stat.stx_nlink > 1 {
+            Meters::ZERO
+        } else {
+            Meters::of_file(bytes)
+        }))
+    }
+
+    /// After a directory moved, its path and those of everything below fall under other rules.
+    fn place_below(&self, moved: &Arc<Account>) {
+        self.place(moved);
+        if !self.config.has_rules() {
+            return;
+        }
+        let is_below = |account: &Arc<Account>| {
+            std::iter::successors(account.parent(), |above| above.parent()).any(|above| above.ino() == moved.ino())
+        };
+        for account in self.ledger.accounts().iter().filter(|account| is_below(account)) {
+            self.place(account);
+        }
+    }
+}

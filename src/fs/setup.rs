@@ -1,0 +1,144 @@
+//! Putting the file system together, and taking over what a crash left unsealed.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
+
+use crate::fs::errno::FsResult;
+use crate::fs::node::{Meeting, Node, Nodes};
+use crate::fs::{FileSystem, MultiLink, Parts, committer, date_dirs, handles, links, refusals};
+use crate::id::Ino;
+use crate::quota::Account;
+use crate::store::sealed_file::WriteOptions;
+use crate::store::tree::{Anchor, stat_fd};
+use crate::units::Meters;
+
+impl FileSystem {
+    /// A file system over loaded parts.
+    ///
+    /// # Errors
+    /// When the data directory cannot be examined.
+    pub fn new(parts: Parts) -> std::io::Result<Self> {
+        let stat = stat_fd(parts.tree.root())?;
+        let generation = parts.tree.root_generation();
+        let anchor = Anchor::Descriptor(rustix::fs::openat(
+            parts.tree.root(),
+            c".",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?);
+        let root = Node::new(&stat, generation, anchor, parts.ledger.root().clone());
+        let links = links::Links::default();
+        for link in &parts.links {
+            links.load(&parts.ledger, link);
+        }
+        Ok(Self {
+            nodes: Arc::new(Nodes::new(root, parts.tree.clone())),
+            tree: parts.tree,
+            handles: handles::Handles::default(),
+            ledger: parts.ledger,
+            links,
+            dirty: parts.dirty,
+            ring: parts.ring,
+            write_options: WriteOptions {
+                strict_overwrite: parts.config.durability.strict_overwrite,
+            },
+            config: parts.config,
+            clock: parts.clock,
+            daemon: parts.daemon,
+            refusals: refusals::Refusals::default(),
+            committer: committer::Committer::default(),
+            date_dirs: date_dirs::DateDirs::default(),
+            tree_lock: Mutex::new(()),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes over a file that a crash left unclean: opens it, charges its length (the file itself is
+    /// charged already) and has it sealed. Returns the length, `None` when it does not open.
+    ///
+    /// # Errors
+    /// The name or its directory is gone.
+    pub fn adopt_unclean(&self, parent: Ino, name: &[u8]) -> FsResult<Option<u64>> {
+        let account = self.account_by_ino(parent)?;
+        let name = CString::new(name).map_err(|_| crate::fs::Errno::EINVAL)?;
+        let dir = self.tree.open_path(&account.path())?;
+        let stat = self.tree.stat_at(&dir, &name)?;
+        let generation = self.tree.generation_at(&dir, &name)?;
+        let node = self.nodes.meet(stat.stx_ino, generation, Meeting::Pinned, || {
+            let (anchor, generation) = self.tree.anchor(dir.as_fd(), &name, false)?;
+            Ok(Node::new(&stat, generation, anchor, account.clone()))
+        })?;
+        let pin = self.nodes.adopt_pin(node);
+        let node = pin.node();
+        if stat.stx_nlink > 1
+            && let Some(home) = self.links.home(&self.ledger, node.ino)
+        {
+            node.file.several_links.store(true, Ordering::Release);
+            *node.file.home.write() = home;
+        }
+        let mut state = node.file.state.lock();
+        if state.sealed.is_some() {
+            return Ok(state.sealed.as_ref().map(|sealed| sealed.plain_length()));
+        }
+        if let Err(e) = self.load(node, &mut state, false) {
+            self.log_damage(node, &mut state, &e.to_string());
+            return Ok(None);
+        }
+        let length = state.sealed.as_ref().map_or(0, |sealed| sealed.plain_length());
+        self.ledger.charge_forced(&node.home(), Meters::of_bytes(length));
+        self.note_length(node, length);
+        self.list(node, &mut state);
+        Ok(Some(length))
+    }
+
+    /// What has to be saved about inodes with several names.
+    pub fn changed_links(&self) -> (Vec<MultiLink>, Vec<Ino>) {
+        self.links.take_changed()
+    }
+
+    /// What could not be saved of them.
+    pub fn give_back_links(&self, inos: impl IntoIterator<Item = Ino>) {
+        self.links.give_back_changed(inos);
+    }
+
+    /// All inodes with several names.
+    pub fn all_links(&self) -> Vec<MultiLink> {
+        self.links.all()
+    }
+
+    /// What they add to the own figures of accounts, which rows of directories do not have.
+    pub fn link_charges(&self) -> links::LinkCharge {
+        self.links.charges(&self.ledger)
+    }
+
+    /// Gives every account the level and limits of its path.
+    pub fn place_all(&self) {
+        let root: Arc<Account> = self.ledger.root().clone();
+        for account in self.ledger.accounts() {
+            if account.ino() != root.ino() {
+                self.place(&account);
+            }
+        }
+    }
+
+    /// Open handles and inodes in memory, for `status`.
+    pub fn in_memory(&self) -> (usize, usize) {
+        (self.handles.len(), self.nodes.count())
+    }
+
+    /// No request is answered any more.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.wake_committer();
+    }
+
+    /// Whether [`FileSystem::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}

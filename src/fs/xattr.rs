@@ -1,0 +1,113 @@
+//! Extended attributes: those of users, as the backing file system keeps them.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::fs::errno::{Errno, FsResult};
+use crate::fs::{FileSystem, c_name};
+use crate::store::tree::{get_xattr, list_xattr, remove_xattr, set_xattr};
+
+/// Names that the file system keeps for itself.
+const RESERVED: [&[u8]; 2] = [b"user.tallyfs.", b"ceph."];
+/// Longest list that Linux gives.
+const LIST_BYTES_MAX: usize = 65_536;
+/// Largest value that Linux takes.
+const VALUE_BYTES_MAX: usize = 65_536;
+
+impl FileSystem {
+    /// setxattr(2); `flags` as there.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP outside `user.`, EPERM for names that are kept for the file system itself.
+    pub fn setxattr(&self, number: u64, name: &OsStr, value: &[u8], flags: i32) -> FsResult<()> {
+        writable(name)?;
+        let (node, name) = (self.nodes.get(number)?, c_name(name)?);
+        node.with_path(&self.tree, |fd| set_xattr(fd, &name, value, flags.cast_unsigned()))
+    }
+
+    /// getxattr(2); `bytes_max` 0 asks for the size.
+    ///
+    /// # Errors
+    /// ENODATA, ERANGE.
+    pub fn getxattr(&self, number: u64, name: &OsStr, bytes_max: usize) -> FsResult<XattrAnswer> {
+        if !name.as_bytes().starts_with(b"user.") {
+            return Err(if name.as_bytes().starts_with(b"system.") {
+                Errno::EOPNOTSUPP
+            } else {
+                Errno::ENODATA
+            });
+        }
+        let (node, name) = (self.nodes.get(number)?, c_name(name)?);
+        answer(bytes_max, |buffer| {
+            node.with_path(&self.tree, |fd| get_xattr(fd, &name, buffer))
+        })
+    }
+
+    /// listxattr(2); `bytes_max` 0 asks for the size.
+    ///
+    /// # Errors
+    /// ERANGE.
+    pub fn listxattr(&self, number: u64, bytes_max: usize) -> FsResult<XattrAnswer> {
+        let node = self.nodes.get(number)?;
+        let mut all = vec![0; LIST_BYTES_MAX];
+        let bytes = node.with_path(&self.tree, |fd| list_xattr(fd, &mut all))?;
+        let shown: Vec<u8> = all[..bytes]
+            .split_inclusive(|&byte| byte == 0)
+            .filter(|name| name.starts_with(b"user."))
+            .flatten()
+            .copied()
+            .collect();
+        match bytes_max {
+            0 => Ok(XattrAnswer::Size(shown.len())),
+            max if shown.len() > max => Err(Errno(libc::ERANGE)),
+            _ => Ok(XattrAnswer::Value(shown)),
+        }
+    }
+
+    /// removexattr(2).
+    ///
+    /// # Errors
+    /// ENODATA; EPERM and EOPNOTSUPP as for setting.
+    pub fn removexattr(&self, number: u64, name: &OsStr) -> FsResult<()> {
+        writable(name)?;
+        let (node, name) = (self.nodes.get(number)?, c_name(name)?);
+        node.with_path(&self.tree, |fd| remove_xattr(fd, &name))
+    }
+}
+
+/// A value, or how large it is.
+pub enum XattrAnswer {
+    /// The size that was asked for.
+    Size(usize),
+    /// The bytes.
+    Value(Vec<u8>),
+}
+
+fn answer(bytes_max: usize, mut read: impl FnMut(&mut [u8]) -> FsResult<usize>) -> FsResult<XattrAnswer> {
+    let mut value = vec![
+        0;
+        if bytes_max == 0 {
+            VALUE_BYTES_MAX
+        } else {
+            bytes_max.min(VALUE_BYTES_MAX)
+        }
+    ];
+    let bytes = read(&mut value)?;
+    if bytes_max == 0 {
+        return Ok(XattrAnswer::Size(bytes));
+    }
+    value.truncate(bytes);
+    Ok(XattrAnswer::Value(value))
+}
+
+fn writable(name: &OsStr) -> FsResult<()> {
+    let name = name.as_bytes();
+    if RESERVED.iter().any(|reserved| name.starts_with(reserved)) {
+        return Err(Errno::EPERM);
+    }
+    if name.starts_with(b"user.") {
+        Ok(())
+    } else {
+        Err(Errno::EOPNOTSUPP)
+    }
+}

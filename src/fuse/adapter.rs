@@ -1,0 +1,451 @@
+//! FUSE requests, one method each.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::fs::{
+    CopyEnd, Entry, FileSystem, Found, FsResult, Listing, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
+};
+use crate::fuse::convert::{TTL, absent, attr, caller, errno, fopen_flags, generation, kind, new_time, open_mode};
+use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
+use crate::id::Fh;
+
+thread_local! {
+    /// Answers of read requests, one buffer for each thread that serves.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The file system as fuser calls it.
+pub struct Adapter {
+    fs: Arc<FileSystem>,
+}
+
+impl Adapter {
+    /// Serves `fs`.
+    pub fn new(fs: Arc<FileSystem>) -> Self {
+        Self { fs }
+    }
+}
+
+fn reply_entry(found: FsResult<Entry>, reply: ReplyEntry) {
+    match found {
+        Ok(entry) => reply.entry(&TTL, &attr(&entry.attr), generation(entry.generation)),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+fn reply_empty(done: FsResult<()>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+fn reply_attr(found: FsResult<crate::fs::Attr>, reply: ReplyAttr) {
+    match found {
+        Ok(found) => reply.attr(&TTL, &attr(&found)),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+fn reply_xattr(answer: FsResult<XattrAnswer>, reply: ReplyXattr) {
+    match answer {
+        Ok(XattrAnswer::Size(bytes)) => reply.size(bytes as u32),
+        Ok(XattrAnswer::Value(value)) => reply.data(&value),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, kernel: &mut KernelConfig) -> io::Result<()> {
+        negotiate(kernel)
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.fs.lookup(parent.0, name, caller(request)) {
+            Ok(Found::Entry(entry)) => reply.entry(&TTL, &attr(&entry.attr), generation(entry.generation)),
+            Ok(Found::Absent) => reply.entry(&TTL, &absent(), generation(0)),
+            Ok(Found::AbsentForNow) => reply.entry(&Duration::ZERO, &absent(), generation(0)),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
+        self.fs.forget(ino.0, lookups);
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        reply_attr(self.fs.getattr(ino.0), reply);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttr {
+            mode,
+            uid,
+            gid,
+            plain_length: size,
+            atime: atime.map(new_time),
+            mtime: mtime.map(new_time),
+        };
+        reply_attr(self.fs.setattr(ino.0, &set, caller(request)), reply);
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.fs.readlink(ino.0) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply_entry(
+            self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request)),
+            reply,
+        );
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        reply_entry(self.fs.mkdir(parent.0, name, mode, caller(request)), reply);
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.fs.unlink(parent.0, name), reply);
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.fs.rmdir(parent.0, name), reply);
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        reply_entry(self.fs.symlink(parent.0, link_name, target, caller(request)), reply);
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let kind = match flags.bits() {
+            0 => RenameKind::Replace,
+            bits if bits == RenameFlags::RENAME_NOREPLACE.bits() => RenameKind::NoReplace,
+            bits if bits == RenameFlags::RENAME_EXCHANGE.bits() => RenameKind::Exchange,
+            _ => return reply.error(fuser::Errno::EINVAL),
+        };
+        reply_empty(self.fs.rename(parent.0, name, newparent.0, newname, kind), reply);
+    }
+
+    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        reply_entry(self.fs.link(ino.0, newparent.0, newname), reply);
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let how = open_mode(flags);
+        match self.fs.open(ino.0, how, caller(request)) {
+            Ok(opened) => reply.opened(FileHandle(opened.fh.0), fopen_flags(&opened, how)),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let size = size.min(REQUEST_BYTES_MAX) as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            match self.fs.read(Fh(fh.0), offset, &mut buffer[..size]) {
+                Ok(bytes) => reply.data(&buffer[..bytes]),
+                Err(e) => reply.error(errno(e)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let asked = WriteAsked {
+            plain_offset: offset,
+            data,
+            drops_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            from_mapping: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+        };
+        match self.fs.write(Fh(fh.0), &asked) {
+            Ok(bytes) => reply.written(bytes as u32),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn flush(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        // Every write was acknowledged only after it was in the backing page cache.
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(self.fs.release(Fh(fh.0)), reply);
+    }
+
+    fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply_empty(self.fs.fsync(Fh(fh.0)), reply);
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.fs.opendir(ino.0) {
+            Ok(fh) => reply.opened(FileHandle(fh.0), fuser::FopenFlags::empty()),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn readdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.fs.readdir(Fh(fh.0), offset, Listing::Names, |name| {
+            reply.add(
+                INodeNo(name.ino.0),
+                name.next,
+                kind(name.kind),
+                OsStr::from_bytes(name.name.to_bytes()),
+            )
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listed = self.fs.readdir(Fh(fh.0), offset, Listing::WithEntries, |name| {
+            let os_name = OsStr::from_bytes(name.name.to_bytes());
+            match &name.entry {
+                Some(entry) => {
+                    let found = attr(&entry.attr);
+                    reply.add(
+                        found.ino,
+                        name.next,
+                        os_name,
+                        &TTL,
+                        &found,
+                        generation(entry.generation),
+                    )
+                }
+                None => {
+                    let bare = fuser::FileAttr {
+                        ino: INodeNo(name.ino.0),
+                        kind: kind(name.kind),
+                        ..absent()
+                    };
+                    reply.add(INodeNo(0), name.next, os_name, &Duration::ZERO, &bare, generation(0))
+                }
+            }
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn releasedir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        reply_empty(self.fs.releasedir(Fh(fh.0)), reply);
+    }
+
+    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply_empty(self.fs.fsyncdir(Fh(fh.0)), reply);
+    }
+
+    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.fs.statfs(ino.0) {
+            Ok(s) => reply.statfs(
+                s.blocks,
+                s.blocks_free,
+                s.blocks_free,
+                s.files,
+                s.files_free,
+                4096,
+                s.name_bytes_max,
+                4096,
+            ),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(self.fs.setxattr(ino.0, name, value, flags), reply);
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(self.fs.getxattr(ino.0, name, size as usize), reply);
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(self.fs.listxattr(ino.0, size as usize), reply);
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.fs.removexattr(ino.0, name), reply);
+    }
+
+    fn access(&self, _request: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks permissions (default_permissions); what is left to say is whether it exists.
+        reply_empty(self.fs.getattr(ino.0).map(|_| ()), reply);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let how = open_mode(OpenFlags(flags));
+        match self.fs.create(parent.0, name, mode, how, caller(request)) {
+            Ok((entry, opened)) => reply.created(
+                &TTL,
+                &attr(&entry.attr),
+                generation(entry.generation),
+                FileHandle(opened.fh.0),
+                fopen_flags(&opened, how),
+            ),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(self.fs.fallocate(Fh(fh.0), offset, length, mode), reply);
+    }
+
+    fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let to = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(fuser::Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else {
+            return reply.error(fuser::Errno::ENXIO);
+        };
+        match self.fs.seek(Fh(fh.0), offset, to) {
+            Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let from = CopyEnd {
+            fh: Fh(fh_in.0),
+            plain_offset: offset_in,
+        };
+        let to = CopyEnd {
+            fh: Fh(fh_out.0),
+            plain_offset: offset_out,
+        };
+        match self.fs.copy_range(from, to, len) {
+            Ok(bytes) => reply.written(bytes as u32),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+}

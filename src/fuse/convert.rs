@@ -1,0 +1,153 @@
+//! FUSE's types to the file system's and back.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{FileAttr, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, Request, TimeOrNow};
+
+use crate::fs::{Attr, Caller, Errno, NewTime, OpenMode, Opened};
+
+/// The daemon is the only writer, so what the kernel knows stays true; what the daemon changes by
+/// itself it takes back.
+pub const TTL: Duration = Duration::from_secs(3600);
+
+pub fn caller(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        thread: request.pid(),
+    }
+}
+
+pub fn errno(e: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(e.0)
+}
+
+pub fn attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino.0),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: time(attr.atime),
+        mtime: time(attr.mtime),
+        ctime: time(attr.ctime),
+        crtime: time(attr.btime),
+        kind: kind(attr.kind),
+        perm: attr.permissions,
+        nlink: attr.links,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: rustix::fs::makedev(attr.device.0, attr.device.1) as u32,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// Attributes for a name that is not there: number 0 says so.
+pub fn absent() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+fn time((seconds, nanoseconds): (i64, u32)) -> SystemTime {
+    let nanoseconds = Duration::from_nanos(u64::from(nanoseconds));
+    if seconds >= 0 {
+        UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs()) + nanoseconds
+    } else {
+        UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanoseconds
+    }
+}
+
+pub fn new_time(time: TimeOrNow) -> NewTime {
+    match time {
+        TimeOrNow::Now => NewTime::Now,
+        TimeOrNow::SpecificTime(time) => match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => NewTime::At(i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
+            Err(before) => {
+                let before = before.duration();
+                let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+                match before.subsec_nanos() {
+                    0 => NewTime::At(-whole, 0),
+                    part => NewTime::At(-whole - 1, 1_000_000_000 - part),
+                }
+            }
+        },
+    }
+}
+
+pub fn kind(kind: rustix::fs::FileType) -> FileType {
+    match kind {
+        rustix::fs::FileType::Directory => FileType::Directory,
+        rustix::fs::FileType::Symlink => FileType::Symlink,
+        rustix::fs::FileType::Fifo => FileType::NamedPipe,
+        rustix::fs::FileType::Socket => FileType::Socket,
+        rustix::fs::FileType::CharacterDevice => FileType::CharDevice,
+        rustix::fs::FileType::BlockDevice => FileType::BlockDevice,
+        _ => FileType::RegularFile,
+    }
+}
+
+pub fn generation(generation: u32) -> Generation {
+    Generation(u64::from(generation))
+}
+
+pub fn open_mode(flags: OpenFlags) -> OpenMode {
+    let has = |flag: i32| flags.0 & flag != 0;
+    OpenMode {
+        reads: flags.acc_mode() != OpenAccMode::O_WRONLY,
+        writes: flags.acc_mode() != OpenAccMode::O_RDONLY,
+        appends: has(libc::O_APPEND),
+        truncates: has(libc::O_TRUNC),
+        exclusive: has(libc::O_EXCL),
+    }
+}
+
+pub fn fopen_flags(opened: &Opened, how: OpenMode) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    if opened.direct {
+        flags |= FopenFlags::FOPEN_DIRECT_IO;
+    }
+    if opened.keep_cache {
+        flags |= FopenFlags::FOPEN_KEEP_CACHE;
+    }
+    if !how.writes {
+        flags |= FopenFlags::FOPEN_NOFLUSH;
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_keep_their_nanoseconds() {
+        for (seconds, nanoseconds) in [
+            (-2, 250_000_000),
+            (-1, 999_999_999),
+            (-5, 0),
+            (0, 1),
+            (1_700_000_000, 5),
+        ] {
+            let there = time((seconds, nanoseconds));
+            assert_eq!(
+                new_time(TimeOrNow::SpecificTime(there)),
+                NewTime::At(seconds, nanoseconds)
+            );
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The adapter to FUSE: decode a request, call one function of `fs`, reply. Nothing else.
+//!
+//! A reply is the last thing that a method does, after every guard is gone: the kernel may send the
+//! release of a handle the moment the reply is written.
+
+mod adapter;
+mod convert;
+mod session;
+
+pub use session::{Invalidator, Session};

@@ -1,0 +1,91 @@
+//! A served mount: what is negotiated with the kernel, and the threads that answer it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use fuser::{Config, INodeNo, InitFlags, KernelConfig, Notifier, SessionACL};
+
+use crate::fs::FileSystem;
+use crate::fuse::adapter::Adapter;
+
+/// Largest read or write in one request.
+pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Read-aheads and other background requests that the kernel may have under way.
+const BACKGROUND_REQUESTS_MAX: u16 = 64;
+
+/// What is asked of the kernel where it has it. Never the write-back cache: it acknowledges bytes
+/// that a limit will not take.
+const WANTED: InitFlags = InitFlags::FUSE_ATOMIC_O_TRUNC
+    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_DO_READDIRPLUS)
+    .union(InitFlags::FUSE_READDIRPLUS_AUTO)
+    .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2)
+    .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
+    .union(InitFlags::FUSE_CACHE_SYMLINKS)
+    .union(InitFlags::FUSE_ASYNC_DIO);
+
+/// Negotiates; called once, before any request.
+pub fn negotiate(kernel: &mut KernelConfig) -> io::Result<()> {
+    if !kernel
+        .capabilities()
+        .contains(InitFlags::FUSE_ATOMIC_O_TRUNC | InitFlags::FUSE_BIG_WRITES)
+    {
+        return Err(io::Error::other(
+            "this kernel's FUSE is too old; Linux 5.15 or newer is needed",
+        ));
+    }
+    let _ = kernel.add_capabilities(WANTED & kernel.capabilities());
+    let _ = kernel.set_max_write(REQUEST_BYTES_MAX);
+    let _ = kernel.set_max_background(BACKGROUND_REQUESTS_MAX);
+    let _ = kernel.set_time_granularity(std::time::Duration::from_nanos(1));
+    Ok(())
+}
+
+/// A mount that is ready to be served.
+pub struct Session {
+    inner: fuser::Session<Adapter>,
+}
+
+impl Session {
+    /// Shakes hands with the kernel over the descriptor of a fresh mount.
+    ///
+    /// # Errors
+    /// When the kernel is too old or the mount is gone already.
+    pub fn start(fd: OwnedFd, fs: Arc<FileSystem>, threads: usize) -> io::Result<Self> {
+        let mut config = Config::default();
+        config.n_threads = Some(threads);
+        // Who may ask is the kernel's business (allow_other, default_permissions).
+        let inner = fuser::Session::from_fd(Adapter::new(fs), fd, SessionACL::All, config)?;
+        Ok(Self { inner })
+    }
+
+    /// Tells the kernel what the daemon changed by itself.
+    pub fn invalidator(&self) -> Invalidator {
+        Invalidator(self.inner.notifier())
+    }
+
+    /// Answers requests until the file system is unmounted.
+    ///
+    /// # Errors
+    /// When the connection breaks otherwise.
+    pub fn run(self) -> io::Result<()> {
+        self.inner.run()
+    }
+}
+
+/// Takes back what the kernel was told. Never to be used from inside a request.
+pub struct Invalidator(Notifier);
+
+impl Invalidator {
+    /// A name in a directory is no longer what it was.
+    pub fn forget_name(&self, parent: u64, name: &OsStr) {
+        match self.0.inval_entry(INodeNo(parent), name) {
+            Ok(()) => {}
+            // The kernel did not have it in mind.
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(e) => log::warn!("the kernel could not be told that a name is gone: {e}"),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! One directory as a payer: its figures, its place in the tree, its flow counters.
+//!
+//! Figures change only under the ledger's admission lock (the writers here are `pub(super)`), so a plain
+//! load and store is enough to change them. Several figures read one after another are not one instant;
+//! [`super::Ledger::usage`] gives that.
+
+use super::limits::{AtomicLimits, Limits};
+use crate::id::Ino;
+use crate::units::Meters;
+use parking_lot::RwLock;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// A directory's counters and limits. Kept alive by whoever may still charge it, also after `rmdir`.
+pub struct Account {
+    ino: Ino,
+    /// Index of this account's node; valid as long as the account lives.
+    pub(super) slot: u32,
+    generation: AtomicU32,
+    /// Epoch of the dirty log that last named this directory. Owned by the dirty log.
+    pub dirty_epoch: AtomicU64,
+    pub(super) own: AtomicMeters,
+    pub(super) total: AtomicMeters,
+    pub(super) reserved: AtomicMeters,
+    pub(super) limits: AtomicLimits,
+    tenant: AtomicBool,
+    flow: OnceLock<Box<Flow>>,
+    place: RwLock<Place>,
+}
+
+/// Where an account stands. Written under the admission lock.
+pub(super) struct Place {
+    pub(super) parent: Option<Arc<Account>>,
+    pub(super) name: Box<[u8]>,
+    level: Option<Arc<str>>,
+}
+
+impl Account {
+    pub(super) fn new(ino: Ino, generation: u32, slot: u32, parent: Option<Arc<Self>>, name: &[u8]) -> Self {
+        Self {
+            ino,
+            slot,
+            generation: AtomicU32::new(generation),
+            dirty_epoch: AtomicU64::new(0),
+            own: AtomicMeters::default(),
+            total: AtomicMeters::default(),
+            reserved: AtomicMeters::default(),
+            limits: AtomicLimits::new(Limits::NONE),
+            tenant: AtomicBool::new(false),
+            flow: OnceLock::new(),
+            place: RwLock::new(Place {
+                parent,
+                name: name.into(),
+                level: None,
+            }),
+        }
+    }
+
+    /// Backing inode of the directory.
+    pub fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// Generation of the backing inode: tells a reused inode number from the old one.
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Sets the generation once it is known.
+    pub fn set_generation(&self, generation: u32) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// Last component of the path; empty for the root.
+    pub fn name(&self) -> Vec<u8> {
+        self.place.read().name.to_vec()
+    }
+
+    /// The directory above; `None` for the root.
+    pub fn parent(&self) -> Option<Arc<Self>> {
+        self.place.read().parent.clone()
+    }
+
+    /// True for the root of the mount.
+    pub fn is_root(&self) -> bool {
+        self.place.read().parent.is_none()
+    }
+
+    /// Path components from the mount down to here; empty for the root.
+    pub fn components(&self) -> Vec<Vec<u8>> {
+        let mut components = Vec::new();
+        let mut above = self.step_up(&mut components);
+        while let Some(account) = above {
+            above = account.step_up(&mut components);
+        }
+        components.reverse();
+        components
+    }
+
+    fn step_up(&self, components: &mut Vec<Vec<u8>>) -> Option<Arc<Self>> {
+        let place = self.place.read();
+        let parent = place.parent.clone()?;
+        components.push(place.name.to_vec());
+        Some(parent)
+    }
+
+    /// Path relative to the mount, for messages; empty for the root.
+    pub fn path(&self) -> Vec<u8> {
+        self.components().join(&b'/')
+    }
+
+    /// What lies directly in the directory.
+    pub fn own(&self) -> Meters {
+        self.own.load()
+    }
+
+    /// What lies in it and below.
+    pub fn total(&self) -> Meters {
+        self.total.load()
+    }
+
+    /// What is promised to unfinished operations in it and below.
+    pub fn reserved(&self) -> Meters {
+        self.reserved.load()
+    }
+
+    /// Its hard limits.
+    pub fn limits(&self) -> Limits {
+        self.limits.load()
+    }
+
+    /// Name of its level (`tenant`, `campaign`), when a rule gives it one.
+    pub fn level(&self) -> Option<String> {
+        self.place.read().level.as_deref().map(str::to_owned)
+    }
+
+    /// It is a tenant: history is kept for it.
+    pub fn is_tenant(&self) -> bool {
+        self.tenant.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_level(&self, level: Option<&str>, is_tenant: bool) {
+        self.place.write().level = level.map(Arc::from);
+        self.tenant.store(is_tenant, Ordering::Relaxed);
+        if is_tenant {
+            self.keep_flow();
+        }
+    }
+
+    pub(super) fn set_place(&self, parent: Option<&Arc<Self>>, name: &[u8]) {
+        let mut place = self.place.write();
+        let old = std::mem::replace(&mut place.parent, parent.cloned());
+        place.name = name.into();
+        drop(place);
+        drop(old);
+    }
+
+    pub(super) fn cut_from_parent(&self) -> Option<Arc<Self>> {
+        self.place.write().parent.take()
+    }
+
+    pub(super) fn keep_flow(&self) {
+        self.flow.get_or_init(Box::default);
+    }
+
+    pub(super) fn flow(&self) -> Option<&Flow> {
+        self.flow.get().map(AsRef::as_ref)
+    }
+
+    /// Takes what was added and deleted since the last call. Zero where no flow is kept.
+    pub fn take_flow(&self) -> FlowCounts {
+        self.flow().map(Flow::take).unwrap_or_default()
+    }
+
+    /// Puts back what was taken but could not be saved.
+    pub fn give_back_flow(&self, counts: FlowCounts) {
+        if let Some(flow) = self.flow() {
+            flow.add(counts);
+        }
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path();
+        f.debug_struct("Account")
+            .field("ino", &self.ino)
+            .field("path", &String::from_utf8_lossy(&path))
+            .field("own", &self.own())
+            .field("total", &self.total())
+            .field("reserved", &self.reserved())
+            .field("limits", &self.limits())
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`Meters`] that are read without a lock. Changed under the admission lock alone, hence no
+/// read-modify-write instructions.
+#[derive(Debug, Default)]
+pub(super) struct AtomicMeters {
+    bytes: AtomicU64,
+    files: AtomicU64,
+    dirs: AtomicU64,
+}
+
+impl AtomicMeters {
+    pub(super) fn load(&self) -> Meters {
+        Meters {
+            bytes: self.bytes.load(Ordering::Relaxed),
+            files: self.files.load(Ordering::Relaxed),
+            dirs: self.dirs.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn store(&self, meters: Meters) {
+        self.bytes.store(meters.bytes, Ordering::Relaxed);
+        self.files.store(meters.files, Ordering::Relaxed);
+        self.dirs.store(meters.dirs, Ordering::Relaxed);
+    }
+
+    /// Adds one amount and takes another, as one change. Returns false when a figure would have
+    /// fallen below zero (a bug elsewhere); that figure is zero then.
+    #[must_use]
+    pub(super) fn change(&self, added: Meters, taken: Meters) -> bool {
+        let before = self.load().saturating_add(added);
+        self.store(before.saturating_sub(taken));
+        before.checked_sub(taken).is_some()
+    }
+
+    pub(super) fn add(&self, added: Meters) {
+        self.store(self.load().saturating_add(added));
+    }
+}
+
+/// What was added and deleted under a tenant over some stretch of time; never refunded.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FlowCounts {
+    /// Files that came to be.
+    pub files_added: u64,
+    /// Files that went.
+    pub files_deleted: u64,
+    /// Growth of files.
+    pub bytes_added: u64,
+    /// Bytes given back by deletion.
+    pub bytes_deleted: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    files_added: AtomicU64,
+    files_deleted: AtomicU64,
+    bytes_added: AtomicU64,
+    bytes_deleted: AtomicU64,
+}
+
+impl Flow {
+    pub(super) fn add(&self, counts: FlowCounts) {
+        self.files_added.fetch_add(counts.files_added, Ordering::Relaxed);
+        self.files_deleted.fetch_add(counts.files_deleted, Ordering::Relaxed);
+        self.bytes_added.fetch_add(counts.bytes_added, Ordering::Relaxed);
+        self.bytes_deleted.fetch_add(counts.bytes_deleted, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> FlowCounts {
+        FlowCounts {
+            files_added: self.files_added.swap(0, Ordering::Relaxed),
+            files_deleted: self.files_deleted.swap(0, Ordering::Relaxed),
+            bytes_added: self.bytes_added.swap(0, Ordering::Relaxed),
+            bytes_deleted: self.bytes_deleted.swap(0, Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What a sealed file needs of the file below it: eight calls, so that tests can bring their own.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{FallocateFlags, SeekFrom};
+
+/// One backing file. Offsets and sizes are sealed ones.
+pub trait Backing: Send + Sync {
+    /// Reads until `buffer` is full or the file ends; returns the bytes read.
+    ///
+    /// # Errors
+    /// As read(2).
+    fn read_at(&self, buffer: &mut [u8], sealed_offset: u64) -> io::Result<usize>;
+
+    /// One write; may be short, as write(2).
+    ///
+    /// # Errors
+    /// As write(2).
+    fn write_at(&self, bytes: &[u8], sealed_offset: u64) -> io::Result<usize>;
+
+    /// Sets the size, up or down.
+    ///
+    /// # Errors
+    /// As ftruncate(2).
+    fn set_size(&self, sealed_size: u64) -> io::Result<()>;
+
+    /// The size.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    fn size(&self) -> io::Result<u64>;
+
+    /// Makes content and size durable.
+    ///
+    /// # Errors
+    /// As fdatasync(2). What was written since the last good call may be lost.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Gives the pages of a range back; the size stays.
+    ///
+    /// # Errors
+    /// As fallocate(2) with `PUNCH_HOLE`.
+    fn punch(&self, sealed_offset: u64, bytes: u64) -> io::Result<()>;
+
+    /// First offset at or after `sealed_offset` that has data, `None` when there is none.
+    ///
+    /// # Errors
+    /// As lseek(2) with `SEEK_DATA`.
+    fn next_data(&self, sealed_offset: u64) -> io::Result<Option<u64>>;
+
+    /// First hole at or after `sealed_offset`; the end of the file counts as one.
+    ///
+    /// # Errors
+    /// As lseek(2) with `SEEK_HOLE`.
+    fn next_hole(&self, sealed_offset: u64) -> io::Result<u64>;
+}
+
+impl Backing for File {
+    fn read_at(&self, buffer: &mut [u8], sealed_offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[done..], sealed_offset + done as u64) {
+                Ok(0) => break,
+                Ok(bytes) => done += bytes,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, bytes: &[u8], sealed_offset: u64) -> io::Result<usize> {
+        loop {
+            match FileExt::write_at(self, bytes, sealed_offset) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn set_size(&self, sealed_size: u64) -> io::Result<()> {
+        Ok(rustix::fs::ftruncate(self, sealed_size)?)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn punch(&self, sealed_offset: u64, bytes: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(self, flags, sealed_offset, bytes)?)
+    }
+
+    fn next_data(&self, sealed_offset: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(self, SeekFrom::Data(sealed_offset)) {
+            Ok(at) => Ok(Some(at)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn next_hole(&self, sealed_offset: u64) -> io::Result<u64> {
+        Ok(rustix::fs::seek(self, SeekFrom::Hole(sealed_offset))?)
+    }
+}

@@ -1,0 +1,70 @@
+//! What can go wrong with a recording's backing file, with the errno that the caller of the file
+//! system gets.
+
+use std::io;
+
+use crate::sealed::SealedError;
+
+/// Why a sealed file could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file below said no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Sealed bytes that do not open.
+    #[error("{place} does not open: {cause}")]
+    Sealed {
+        /// Which page.
+        place: PageName,
+        /// Why.
+        cause: SealedError,
+    },
+    /// The size on disk and the head page tell different lengths.
+    #[error("the backing file has size {size_on_disk} but its head says {plain_length} bytes of plaintext")]
+    SizeDisagrees {
+        /// Size of the backing file.
+        size_on_disk: u64,
+        /// Length in the head page.
+        plain_length: u64,
+    },
+    /// An earlier sync failed, so nothing written since the last good one can be promised.
+    #[error("an earlier sync of this file failed; what was written since may be lost")]
+    SyncFailed,
+    /// More bytes than a recording can have.
+    #[error("longer than a file can be")]
+    TooLong,
+}
+
+/// Names a page in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageName {
+    /// A head page.
+    Head,
+    /// The page of a block.
+    Block(u64),
+}
+
+impl std::fmt::Display for PageName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Head => write!(f, "the head page"),
+            Self::Block(block) => write!(f, "the page of block {block}"),
+        }
+    }
+}
+
+impl StoreError {
+    /// The errno for the caller of the file system.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
+            Self::TooLong => libc::EFBIG,
+            Self::Sealed { .. } | Self::SizeDisagrees { .. } | Self::SyncFailed => libc::EIO,
+        }
+    }
+
+    /// Whether the bytes on disk are wrong (and not merely out of reach just now).
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Sealed { .. } | Self::SizeDisagrees { .. })
+    }
+}

@@ -1,0 +1,254 @@
+//! The data directory as a tree of inodes: every call is relative to a directory descriptor and
+//! follows no link, so that nothing planted in the tree leads out of the store.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::sys::FileHandle;
+
+/// What statx is asked for everywhere.
+pub const STATX_WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// How an inode is found again: a descriptor that is kept, or a handle that can be opened.
+pub enum Anchor {
+    /// An `O_PATH` descriptor.
+    Descriptor(OwnedFd),
+    /// A handle; needs `CAP_DAC_READ_SEARCH`, and costs no descriptor.
+    Handle(FileHandle),
+}
+
+/// The tree below `STORE/data`.
+pub struct Tree {
+    root: OwnedFd,
+    by_handle: bool,
+    device: (u32, u32),
+    descriptors_left: AtomicU64,
+}
+
+impl Tree {
+    /// The tree of an open data directory. At most `descriptor_budget` directories are kept open.
+    ///
+    /// # Errors
+    /// When the directory cannot be examined.
+    pub fn new(root: OwnedFd, descriptor_budget: u64) -> io::Result<Self> {
+        let stat = rustix::fs::statx(&root, c"", AtFlags::EMPTY_PATH, STATX_WANTED)?;
+        let by_handle = FileHandle::of(&root)
+            .and_then(|handle| handle.open(&root, OFlags::PATH))
+            .is_ok();
+        Ok(Self {
+            root,
+            by_handle,
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            descriptors_left: AtomicU64::new(descriptor_budget),
+        })
+    }
+
+    /// The data directory itself.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Handle generation of the data directory; 0 where there are no handles.
+    pub fn root_generation(&self) -> u32 {
+        FileHandle::of(&self.root).map_or(0, |handle| handle.generation())
+    }
+
+    /// Looks a name up without following it: its attributes and its handle.
+    ///
+    /// # Errors
+    /// ENOENT and other errors of statx(2); EXDEV when something else is mounted there.
+    pub fn stat_at(&self, dir: impl AsFd, name: &CStr) -> io::Result<Statx> {
+        let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATX_WANTED)?;
+        if (stat.stx_dev_major, stat.stx_dev_minor) == self.device {
+            Ok(stat)
+        } else {
+            Err(Errno::XDEV.into())
+        }
+    }
+
+    /// Anchors the inode behind a name.
+    ///
+    /// # Errors
+    /// As open(2), EMFILE when an ordinary user's daemon has no descriptor left.
+    pub fn anchor(&self, dir: impl AsFd, name: &CStr, is_directory: bool) -> io::Result<(Anchor, u32)> {
+        let handle = FileHandle::at(dir.as_fd(), name)?;
+        let generation = handle.generation();
+        let keep_open = !self.by_handle || (is_directory && self.take_descriptor());
+        if !keep_open {
+            return Ok((Anchor::Handle(handle), generation));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+        Ok((Anchor::Descriptor(fd), generation))
+    }
+
+    /// The handle generation behind a name, to tell a reused inode number.
+    ///
+    /// # Errors
+    /// As name_to_handle_at(2).
+    pub fn generation_at(&self, dir: impl AsFd, name: &CStr) -> io::Result<u32> {
+        Ok(FileHandle::at(dir, name)?.generation())
+    }
+
+    fn take_descriptor(&self) -> bool {
+        self.descriptors_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
+    }
+
+    /// Gives back what [`Tree::anchor`] took of the budget; called when a node goes.
+    pub fn release_anchor(&self, anchor: &Anchor) {
+        if self.by_handle && matches!(anchor, Anchor::Descriptor(_)) {
+            self.descriptors_left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lends an `O_PATH` descriptor of an anchored inode.
+    ///
+    /// # Errors
+    /// ESTALE when the inode is gone.
+    pub fn with_path<T>(&self, anchor: &Anchor, work: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        match anchor {
+            Anchor::Descriptor(fd) => work(fd.as_fd()),
+            Anchor::Handle(handle) => {
+                let fd = handle.open(&self.root, OFlags::PATH | OFlags::CLOEXEC)?;
+                work(fd.as_fd())
+            }
+        }
+    }
+
+    /// Opens an anchored inode for I/O.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open(&self, anchor: &Anchor, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let fd = match anchor {
+            Anchor::Descriptor(fd) => rustix::fs::openat(CWD, proc_path(fd.as_fd()).as_c_str(), flags, Mode::empty())?,
+            Anchor::Handle(handle) => handle.open(&self.root, flags)?,
+        };
+        Ok(fd.into())
+    }
+
+    /// Creates and opens a regular file; the name must be free.
+    ///
+    /// # Errors
+    /// As openat(2) with `O_CREAT | O_EXCL`.
+    pub fn create(&self, dir: impl AsFd, name: &CStr, mode: u32) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o777))?.into())
+    }
+
+    /// Opens a directory by its path below the root, one component after the other.
+    ///
+    /// # Errors
+    /// As openat2(2); nothing outside the tree is ever reached.
+    pub fn open_path(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let path = if path.is_empty() {
+            OsStr::new(".")
+        } else {
+            OsStr::from_bytes(path)
+        };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        Ok(rustix::fs::openat2(
+            &self.root,
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )?)
+    }
+}
+
+/// Attributes of the inode behind a descriptor.
+///
+/// # Errors
+/// As statx(2).
+pub fn stat_fd(fd: impl AsFd) -> io::Result<Statx> {
+    Ok(rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, STATX_WANTED)?)
+}
+
+/// The path under which the kernel follows a descriptor, `O_PATH` ones included.
+pub fn proc_path(fd: BorrowedFd<'_>) -> CString {
+    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).expect("digits hold no zero byte")
+}
+
+/// chmod(2) on a descriptor, `O_PATH` ones included.
+///
+/// # Errors
+/// As chmod(2).
+pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::chmodat(
+        CWD,
+        proc_path(fd).as_c_str(),
+        Mode::from_raw_mode(mode & 0o7777),
+        AtFlags::empty(),
+    )?)
+}
+
+/// chown(2) on a descriptor; `None` leaves one alone.
+///
+/// # Errors
+/// As chown(2).
+pub fn set_owner(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    Ok(rustix::fs::chownat(
+        fd,
+        c"",
+        uid.map(Uid::from_raw),
+        gid.map(Gid::from_raw),
+        AtFlags::EMPTY_PATH,
+    )?)
+}
+
+/// utimensat(2) on a descriptor.
+///
+/// # Errors
+/// As utimensat(2).
+pub fn set_times(fd: BorrowedFd<'_>, times: &Timestamps) -> io::Result<()> {
+    Ok(rustix::fs::utimensat(
+        CWD,
+        proc_path(fd).as_c_str(),
+        times,
+        AtFlags::empty(),
+    )?)
+}
+
+/// setxattr(2) on a descriptor.
+///
+/// # Errors
+/// As setxattr(2).
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8], flags: u32) -> io::Result<()> {
+    let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+    Ok(rustix::fs::setxattr(proc_path(fd).as_c_str(), name, value, flags)?)
+}
+
+/// getxattr(2) on a descriptor: an empty buffer asks for the size.
+///
+/// # Errors
+/// As getxattr(2).
+pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::fs::getxattr(proc_path(fd).as_c_str(), name, buffer)?)
+}
+
+/// listxattr(2) on a descriptor: an empty buffer asks for the size.
+///
+/// # Errors
+/// As listxattr(2).
+pub fn list_xattr(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::fs::listxattr(proc_path(fd).as_c_str(), buffer)?)
+}
+
+/// removexattr(2) on a descriptor.
+///
+/// # Errors
+/// As removexattr(2).
+pub fn remove_xattr(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    Ok(rustix::fs::removexattr(proc_path(fd).as_c_str(), name)?)
+}

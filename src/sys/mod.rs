@@ -1,0 +1,12 @@
+//! System calls that no safe crate offers, each behind a safe function.
+//!
+//! This is the only place in the crate where `unsafe` may stand: one operation per block, each with
+//! its `SAFETY` comment. Nothing here knows what a recording or an account is.
+#![allow(unsafe_code)]
+
+pub mod file_handle;
+pub mod limits;
+pub mod locked_bytes;
+
+pub use file_handle::FileHandle;
+pub use locked_bytes::LockedBytes;
