@@ -55,6 +55,8 @@ fn rsync_in_and_out_and_again_finds_nothing_to_do() {
     make_file(&native.join("acme/new"), 70_000);
     fs::remove_file(native.join("acme/sales/call 5 <+49:30>.wav")).unwrap();
     rsync(&native, &copied);
+    // rsync 3.5 leaves the time of a directory that it changed to the next run, on any file system.
+    rsync(&native, &copied);
     tree::assert_same(&native, &copied);
     mount.finish();
 }

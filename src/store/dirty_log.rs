@@ -78,14 +78,15 @@ pub struct Rotated {
 }
 
 impl DirtyLog {
-    /// Reads what an earlier daemon left in `dir` and begins a new log there. The old logs stay
-    /// until [`DirtyLog::retire`].
+    /// Reads what an earlier daemon left in `dir` and begins a new log there, with an epoch behind
+    /// all of them and behind `saved_epoch`, the last one in the database. The old logs stay until
+    /// [`DirtyLog::retire`].
     ///
     /// # Errors
     /// When no log can be written, as on a full disk.
-    pub fn open(dir: &Path, boot_id: [u8; 16]) -> io::Result<(Self, Leftover)> {
+    pub fn open(dir: &Path, boot_id: [u8; 16], saved_epoch: u64) -> io::Result<(Self, Leftover)> {
         let logs = logs_in(dir)?;
-        let last = logs.iter().map(|(epoch, _)| *epoch).max().unwrap_or(0);
+        let last = logs.iter().map(|(epoch, _)| *epoch).max().unwrap_or(0).max(saved_epoch);
         let leftover = read_all(&logs, boot_id);
         let current = begin(dir, boot_id, last + 1)?;
         let log = Self {
@@ -144,6 +145,11 @@ impl DirtyLog {
         let mut seen = HashSet::with_capacity(inos.len());
         inos.retain(|ino| seen.insert(*ino));
         Ok(Some(Rotated { inos, epoch: old }))
+    }
+
+    /// The epoch of now: all before it are over.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
     }
 
     /// Whether anything waits to be saved.
@@ -343,7 +349,7 @@ mod tests {
     #[test]
     fn what_was_marked_is_found_after_a_kill_and_only_in_the_same_boot() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, leftover) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, leftover) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         assert_eq!(leftover, Leftover::default());
         let (a, b) = (AtomicU64::new(0), AtomicU64::new(0));
         let operation = log.enter();
@@ -352,7 +358,7 @@ mod tests {
         operation.mark(Ino(9), &b);
         drop(operation);
         drop(log);
-        let (log, leftover) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, leftover) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         assert_eq!(
             leftover,
             Leftover {
@@ -362,7 +368,7 @@ mod tests {
             }
         );
         drop(log);
-        let (log, leftover) = DirtyLog::open(dir.path(), [8; 16]).unwrap();
+        let (log, leftover) = DirtyLog::open(dir.path(), [8; 16], 0).unwrap();
         assert!(leftover.found && !leftover.usable);
         log.finish();
         assert!(logs_in(dir.path()).unwrap().is_empty());
@@ -371,7 +377,7 @@ mod tests {
     #[test]
     fn a_reader_sees_which_epoch_waits_to_be_saved() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         assert_eq!(newest_marked_epoch(dir.path()).unwrap(), None);
         log.enter().mark(Ino(5), &AtomicU64::new(0));
         let waiting = newest_marked_epoch(dir.path()).unwrap();
@@ -385,7 +391,7 @@ mod tests {
     #[test]
     fn a_torn_record_is_no_record_and_a_damaged_one_spoils_the_log() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         log.enter().mark(Ino(5), &AtomicU64::new(0));
         drop(log);
         let path = dir.path().join("dirty-1.log");
@@ -399,7 +405,7 @@ mod tests {
     #[test]
     fn an_epoch_that_was_not_saved_is_handed_out_again() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         assert!(log.rotate().unwrap().is_none());
         log.enter().mark(Ino(5), &AtomicU64::new(0));
         let rotated = log.rotate().unwrap().unwrap();
@@ -419,7 +425,7 @@ mod tests {
         const THREADS: usize = 4;
         const CHANGES: u64 = 20_000;
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         let log = Arc::new(log);
         let accounts: Arc<Vec<(AtomicU64, AtomicU64)>> = Arc::new((0..8).map(|_| Default::default()).collect());
         let writers: Vec<_> = (0..THREADS)
