@@ -1,1 +1,1 @@
-
+//! Scan and replay on real directories.
