@@ -428,7 +428,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plan = plan(dir.path());
         let ours = plan.mount().unwrap();
-        unmount(&ours.guard.entry, WhenBusy::Detach).unwrap();
+        unmount(ours.guard.mount_point()).unwrap();
         let other = MountPlan {
             store: "/someone/else".into(),
             ..plan.clone()
