@@ -126,7 +126,11 @@ impl DirtyLog {
             return Ok(None);
         }
         let old = self.epoch.load(Ordering::SeqCst);
-        let next = if self.is_lost() { nowhere(old + 1)? } else { self.next_log(old + 1)? };
+        let next = if self.is_lost() {
+            nowhere(old + 1)?
+        } else {
+            self.next_log(old + 1)?
+        };
         let ended = {
             let mut current = self.current.lock();
             let ended = std::mem::replace(&mut *current, next);
@@ -243,7 +247,11 @@ fn check(ino: u64, epoch: u64) -> u64 {
 /// A log that is kept nowhere, once logs are lost.
 fn nowhere(epoch: u64) -> io::Result<Current> {
     let file = OpenOptions::new().append(true).open("/dev/null")?;
-    Ok(Current { file, epoch, inos: Vec::new() })
+    Ok(Current {
+        file,
+        epoch,
+        inos: Vec::new(),
+    })
 }
 
 /// The first log of a daemon. On a full disk it does without: recordings can be read and deleted.
