@@ -252,6 +252,9 @@ fn keep_house(fs: &FileSystem, dirty: &DirtyLog, writer: &Writer, invalidator: &
 
 /// Seals and saves everything; the store is clean only when both went well.
 fn finish(fs: &Arc<FileSystem>, dirty: &Arc<DirtyLog>, writer: Writer, quiet: Quiet) -> Result<(), DaemonError> {
+    if quiet == Quiet::Yes {
+        fs.release_all();
+    }
     let unsealed_count = fs.seal_all();
     let synced = fs.sync_store();
     let saved = writer.stop();

@@ -137,6 +137,13 @@ impl FileSystem {
         for node in self.committer.nodes() {
             self.mark_file(&operation, &node);
         }
+        // Unlinked files that are still open are charged, and gone after a kill.
+        for handle in self.handles.all() {
+            let state = handle.node().file.state.lock();
+            if state.unlinked {
+                self.mark_file(&operation, handle.node());
+            }
+        }
     }
 
     fn commit_batch(&self, nodes: &[Arc<Node>], status: &mut CommitStatus) {

@@ -71,11 +71,12 @@ impl FileSystem {
         mark(&operation, &account);
         let reservation = self.reserve_name(parent, name, &account, Meters::of_file(0))?;
         let file = parent.with_path(&self.tree, |dir| self.tree.create(dir, name, mode))?;
+        // It is on disk, so it counts, whatever goes wrong from here on.
+        reservation.claim(Meters::of_file(0));
+        self.ledger.count_added(&account, 1, 0);
         self.finish_inode(parent, file.as_fd(), mode, caller)?;
         let stat = stat_fd(&file)?;
         let (node, entry) = self.meet(parent, name, &stat)?;
-        reservation.claim(Meters::of_file(0));
-        self.ledger.count_added(&account, 1, 0);
         Ok((node, entry, file))
     }
 
@@ -133,12 +134,12 @@ impl FileSystem {
             }
             Err(e) => return Err(e),
         };
+        reservation.claim(Meters::ONE_DIR);
         self.note_made(&parent, &name, caller);
         let (node, entry) = self.finish_named(&parent, &name, mode, caller, |node| {
             let account = self.insert_account(&account, node.ino, node.generation, name.to_bytes());
             mark(&operation, &account);
         })?;
-        reservation.claim(Meters::ONE_DIR);
         debug_assert!(node.is_directory());
         Ok(entry)
     }
@@ -185,9 +186,9 @@ impl FileSystem {
         mark(&operation, &account);
         let reservation = self.reserve_name(&parent, &name, &account, Meters::of_file(0))?;
         parent.with_path(&self.tree, |dir| make(dir, &name))?;
-        let (_, entry) = self.finish_named(&parent, &name, mode, caller, |_| ())?;
         reservation.claim(Meters::of_file(0));
         self.ledger.count_added(&account, 1, 0);
+        let (_, entry) = self.finish_named(&parent, &name, mode, caller, |_| ())?;
         Ok(entry)
     }
 

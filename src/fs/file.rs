@@ -80,10 +80,10 @@ impl FileSystem {
             _ => return Err(Errno::ENXIO),
         }
         let operation = self.dirty.enter();
+        let mut state = node.file.state.lock();
         if how.truncates {
             self.mark_file(&operation, node);
         }
-        let mut state = node.file.state.lock();
         if state.unlinked && state.opens == 0 {
             return Err(Errno::ESTALE);
         }
@@ -206,8 +206,8 @@ impl FileSystem {
             return Ok(0);
         }
         let operation = self.dirty.enter();
-        self.mark_file(&operation, node);
         let mut state = node.file.state.lock();
+        self.mark_file(&operation, node);
         if asked.drops_privileges && node.mode.load(Ordering::Acquire) & PRIVILEGE_BITS != 0 {
             self.drop_privileges(node)?;
         }

@@ -79,6 +79,16 @@ impl Handles {
         self.table.remove(&fh.0).map(|(_, handle)| handle).ok_or(Errno::EBADF)
     }
 
+    /// All numbers in use.
+    pub fn numbers(&self) -> Vec<Fh> {
+        self.table.iter().map(|handle| Fh(*handle.key())).collect()
+    }
+
+    /// All handles.
+    pub fn all(&self) -> Vec<Arc<Handle>> {
+        self.table.iter().map(|handle| handle.clone()).collect()
+    }
+
     /// How many are open.
     pub fn len(&self) -> usize {
         self.table.len()

@@ -53,7 +53,16 @@ impl FileSystem {
         let node = parent.with_path(&self.tree, |dir| {
             let generation = self.tree.generation_at(dir, name)?;
             let fresh = || {
-                let (anchor, generation) = self.tree.anchor(dir, name, is_directory)?;
+                let (anchor, found) = self.tree.anchor(dir, name, is_directory)?;
+                // The name may have gone to another inode between the calls; the kernel asks again.
+                let is_same = found == generation
+                    && self
+                        .tree
+                        .with_path(&anchor, |fd| Ok(stat_fd(fd)?.stx_ino == stat.stx_ino))?;
+                if !is_same {
+                    self.tree.release_anchor(&anchor);
+                    return Err(std::io::Error::from_raw_os_error(libc::ESTALE));
+                }
                 Ok(Node::new(stat, generation, anchor, account.clone()))
             };
             Ok(self.nodes.meet(stat.stx_ino, generation, by, fresh))
@@ -67,11 +76,12 @@ impl FileSystem {
                 );
                 self.insert_account(&account, node.ino, node.generation, name.to_bytes());
             }
-        } else if stat.stx_nlink > 1
-            && let Some(home) = self.links.home(&self.ledger, node.ino)
-        {
-            node.file.several_links.store(true, Ordering::Release);
-            *node.file.home.write() = home;
+        } else if stat.stx_nlink > 1 {
+            let _state = node.file.state.lock();
+            if let Some(home) = self.links.home(&self.ledger, node.ino) {
+                node.file.several_links.store(true, Ordering::Release);
+                *node.file.home.write() = home;
+            }
         }
         Ok(node)
     }

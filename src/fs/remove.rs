@@ -14,6 +14,15 @@ use crate::quota::Account;
 use crate::sealed::length::{SizeOnDisk, classify};
 use crate::units::Meters;
 
+/// What a name stood for, found out under the state's lock before it went.
+#[derive(Clone, Copy)]
+pub(super) struct Gone {
+    /// Plaintext length.
+    pub bytes: u64,
+    /// Names of the inode, this one included.
+    pub names: u32,
+}
+
 impl FileSystem {
     /// Removes a name that is not a directory's.
     ///
@@ -32,25 +41,34 @@ impl FileSystem {
         let node = pin.node();
         let operation = self.dirty.enter();
         mark(&operation, &account);
-        self.mark_file(&operation, node);
         let mut state = node.file.state.lock();
+        self.mark_file(&operation, node);
+        let bytes = self.length_under_lock(node, &state, &stat);
         parent.with_path(&self.tree, |dir| {
             Ok(rustix::fs::unlinkat(dir, &name, AtFlags::empty())?)
         })?;
-        self.name_gone(node, &mut state, &account, &stat);
+        self.name_gone(
+            node,
+            &mut state,
+            &account,
+            Gone {
+                bytes,
+                names: stat.stx_nlink,
+            },
+        );
         Ok(())
     }
 
-    /// The books after a name of `node` in `parent` is gone; `stat` was taken before.
+    /// The books after a name of `node` in `parent` is gone.
     pub(super) fn name_gone(
         &self,
         node: &Arc<Node>,
         state: &mut MutexGuard<'_, FileState>,
         parent: &Account,
-        stat: &Statx,
+        gone: Gone,
     ) {
-        let bytes = self.length_under_lock(node, state, stat);
-        if stat.stx_nlink > 1 {
+        let bytes = gone.bytes;
+        if gone.names > 1 {
             let home = node.home();
             if let Some((new_home, names)) = self.links.removed(&self.ledger, node.ino, parent) {
                 self.recharge(&home, &new_home, Meters::of_file(bytes));

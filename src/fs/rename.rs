@@ -11,6 +11,7 @@ use rustix::fs::{FileType, RenameFlags, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{Meeting, Node, Pin};
+use crate::fs::remove::Gone;
 use crate::fs::{FileSystem, c_name, mark};
 use crate::id::Ino;
 use crate::quota::{Account, ExchangeSide, Moved, Transfer};
@@ -196,9 +197,19 @@ impl FileSystem {
             .filter(|target| !target.is_directory())
             .map(|target| (target, target.pin.node()));
         let mut victim_state = victim.map(|(_, node)| node.file.state.lock());
-        let credit = match (victim, &victim_state) {
-            (Some((target, node)), Some(state)) if target.stat.stx_nlink == 1 && state.opens == 0 => {
-                Meters::of_file(self.length_under_lock(node, state, &target.stat))
+        let gone = match (victim, &victim_state) {
+            (Some((target, node)), Some(state)) => Some(Gone {
+                bytes: self.length_under_lock(node, state, &target.stat),
+                names: target.stat.stx_nlink,
+            }),
+            _ => None,
+        };
+        // Given back in the same step only where it is really held.
+        let credit = match (victim, &victim_state, gone) {
+            (Some((_, node)), Some(state), Some(gone))
+                if gone.names == 1 && state.opens == 0 && node.home().ino() == new_home.ino() =>
+            {
+                Meters::of_file(gone.bytes)
             }
             _ => Meters::ZERO,
         };
@@ -213,9 +224,9 @@ impl FileSystem {
                 .moved(&self.ledger, source_node.ino, &from.account, &to.account);
         }
         *source_node.file.home.write() = new_home;
-        if let (Some((target, node)), Some(state)) = (victim, victim_state.as_mut()) {
+        if let (Some((_, node)), Some(state), Some(gone)) = (victim, victim_state.as_mut(), gone) {
             if credit == Meters::ZERO {
-                self.name_gone(node, state, &to.account, &target.stat);
+                self.name_gone(node, state, &to.account, gone);
             } else {
                 self.ledger.count_deleted(&to.account, 1, credit.bytes);
                 state.unlinked = true;

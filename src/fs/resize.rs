@@ -64,8 +64,8 @@ impl FileSystem {
             return Err(Errno::EINVAL);
         }
         let operation = self.dirty.enter();
-        self.mark_file(&operation, node);
         let mut state = node.file.state.lock();
+        self.mark_file(&operation, node);
         self.loaded(node, &mut state)?;
         let done = self.truncate_under_lock(node, &mut state, length);
         // Also a file that nobody has open: it is sealed again by the committer.
@@ -94,8 +94,8 @@ impl FileSystem {
         let node = handle.node();
         let end = plain_offset.checked_add(bytes).ok_or(Errno::EFBIG)?;
         let operation = self.dirty.enter();
-        self.mark_file(&operation, node);
         let mut state = node.file.state.lock();
+        self.mark_file(&operation, node);
         let length = state.sealed.as_ref().ok_or(Errno::EIO)?.plain_length();
         let done = match mode {
             0 if end > length => self.truncate_under_lock(node, &mut state, end),

@@ -132,6 +132,15 @@ impl FileSystem {
         (self.handles.len(), self.nodes.count())
     }
 
+    /// After the last request: handles that the kernel did not release any more are closed.
+    pub fn release_all(&self) {
+        for fh in self.handles.numbers() {
+            if let Err(e) = self.release(fh) {
+                log::debug!("closing a handle that was left: errno {}", e.0);
+            }
+        }
+    }
+
     /// No request is answered any more.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
