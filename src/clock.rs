@@ -36,9 +36,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Duration {
         // A clock before 1970 reads as 1970: no recording is older.
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
     fn monotonic(&self) -> Duration {
@@ -70,10 +68,8 @@ impl ManualClock {
 
     /// Sets the wall clock alone, also backwards.
     pub fn set_now(&self, now: Duration) {
-        self.now_ms.store(
-            u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            Ordering::SeqCst,
-        );
+        self.now_ms
+            .store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 }
 

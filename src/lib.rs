@@ -12,6 +12,7 @@ pub mod fuse;
 pub mod id;
 pub mod period;
 pub mod quota;
+pub mod recovery;
 pub mod sealed;
 pub mod store;
 pub mod sys;

@@ -32,10 +32,7 @@ impl Meters {
 
     /// Bytes alone: the growth of a file.
     pub const fn of_bytes(bytes: u64) -> Self {
-        Self {
-            bytes,
-            ..Self::ZERO
-        }
+        Self { bytes, ..Self::ZERO }
     }
 
     /// One inode that is not a directory, with its plaintext length.
@@ -264,10 +261,7 @@ mod tests {
             "5 G iB",
         ] {
             let message = parse_bytes(text).unwrap_err().to_string();
-            assert!(
-                message.contains("10GiB") && message.contains(text),
-                "{message}"
-            );
+            assert!(message.contains("10GiB") && message.contains(text), "{message}");
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! What FreeSWITCH takes for a failure is a failure here too: on the way down after an ENOENT, a directory that somebody else
 //! made a moment before (EEXIST) loses the recording. No recovery may be added that FreeSWITCH does not have.
+#![allow(clippy::disallowed_methods, reason = "a program of its own records in real time")]
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};

@@ -53,7 +53,7 @@ pub struct MountArgs {
     #[arg(short = 'o', value_name = "OPTIONS", action = clap::ArgAction::Append)]
     pub options: Vec<String>,
     /// Most plaintext bytes in the whole mount, such as 500GiB; 0 = no limit
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_bytes)]
     pub limit: Option<u64>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]

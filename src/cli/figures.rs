@@ -82,7 +82,6 @@ fn pause() {
     thread::sleep(LOOK_PACE);
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: db::Error) -> Failure {
     Failure::new(Code::Store, error)
 }

@@ -3,10 +3,7 @@
 //! Unknown keys are errors. What serde can see is checked while it reads, so that errors carry a line.
 
 use super::rule::{Rule, parse_path};
-use super::{
-    Bound, Config, ConfigError, Durability, Exception, KeySource, LimitOverrides, Service,
-    default_rules,
-};
+use super::{Bound, Config, ConfigError, Durability, Exception, KeySource, LimitOverrides, Service, default_rules};
 use crate::quota::Limits;
 use crate::units::{exact_bytes, parse_bytes};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -14,6 +11,9 @@ use serde::ser::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use toml::Spanned;
+
+/// Longest time between two commits.
+const COMMIT_INTERVAL_MAX_S: u32 = 3600;
 
 #[derive(serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
@@ -64,9 +64,21 @@ struct ExceptionForm {
 #[derive(serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct DurabilityForm {
+    #[serde(deserialize_with = "commit_interval")]
     commit_interval_s: u32,
     sync_on_close: bool,
     strict_overwrite: bool,
+}
+
+/// A commit interval: without one nothing would be durable, with 0 the disk would do nothing else.
+fn commit_interval<'de, D: Deserializer<'de>>(form: D) -> Result<u32, D::Error> {
+    let seconds = u32::deserialize(form)?;
+    if (1..=COMMIT_INTERVAL_MAX_S).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(de::Error::custom(format!(
+        "{seconds} is not allowed; from 1 to {COMMIT_INTERVAL_MAX_S} seconds"
+    )))
 }
 
 #[derive(Default, serde::Deserialize, serde::Serialize)]
@@ -136,9 +148,8 @@ impl<'de> Deserialize<'de> for CountForm {
         let visitor = BoundVisitor {
             expecting: "a whole number, or \"none\" (also 0) for no limit",
             read: |text| {
-                text.parse().map_err(|_| {
-                    format!("'{text}' is no whole number; allowed: 10000, or \"none\"")
-                })
+                text.parse()
+                    .map_err(|_| format!("'{text}' is no whole number; allowed: 10000, or \"none\""))
             },
         };
         deserializer.deserialize_any(visitor).map(Self)
@@ -263,10 +274,7 @@ fn key_at(text: &str, at: usize) -> Option<&str> {
 
 fn check(form: FileForm) -> Result<Config, Wrong> {
     let rules = match form.rules {
-        Some(rules) => rules
-            .into_iter()
-            .map(check_rule)
-            .collect::<Result<_, _>>()?,
+        Some(rules) => rules.into_iter().map(check_rule).collect::<Result<_, _>>()?,
         None => default_rules(),
     };
     let mut paths = HashSet::new();
@@ -352,8 +360,7 @@ fn check_exception(form: ExceptionForm, paths: &mut HashSet<String>) -> Result<E
         max_file_size,
     } = form;
     let path = path.into_inner();
-    let is_name =
-        |component: &str| !matches!(component, "" | "." | "..") && !component.contains('\0');
+    let is_name = |component: &str| !matches!(component, "" | "." | "..") && !component.contains('\0');
     if !path.split('/').all(is_name) {
         let message = format!(
             "exceptions: path '{path}' is no path below the mount; allowed: names separated by '/', such as acme/sales"
@@ -395,11 +402,7 @@ pub(super) fn to_toml(config: &Config) -> String {
             strict_overwrite,
         },
         key: KeyForm {
-            file: config
-                .key
-                .file
-                .as_ref()
-                .map(|file| file.to_string_lossy().into_owned()),
+            file: config.key.file.as_ref().map(|file| file.to_string_lossy().into_owned()),
         },
         service: ServiceForm {
             threads,

@@ -15,11 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Rules that hold when none are written. They name levels and the usual layouts, limit nothing and make no directories.
-const DEFAULT_LAYOUTS: [&str; 3] = [
-    "{tenant}/%Y/%m/%d",
-    "{tenant}/archive/%Y/%b/%d",
-    "{tenant}/%Y-%m-%d",
-];
+const DEFAULT_LAYOUTS: [&str; 3] = ["{tenant}/%Y/%m/%d", "{tenant}/archive/%Y/%b/%d", "{tenant}/%Y-%m-%d"];
 
 /// The checked configuration. `Default` is what holds without a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,11 +76,7 @@ impl Bound {
 
     /// 0 is unlimited.
     pub fn from_number(number: u64) -> Self {
-        if number == 0 {
-            Self::Unlimited
-        } else {
-            Self::At(number)
-        }
+        if number == 0 { Self::Unlimited } else { Self::At(number) }
     }
 }
 
@@ -275,19 +267,11 @@ impl Config {
 
     /// Names that have to exist in a directory today and tomorrow: the next segments of rules with date directories, on the
     /// way to and through their dates. Empty for most directories.
-    pub fn date_names(
-        &self,
-        parent: &[&[u8]],
-        today: CivilDate,
-        tomorrow: CivilDate,
-    ) -> Vec<String> {
+    pub fn date_names(&self, parent: &[&[u8]], today: CivilDate, tomorrow: CivilDate) -> Vec<String> {
         let mut names = Vec::new();
         for rule in self.dated_rules(parent) {
             for day in [today, tomorrow] {
-                if let Some(name) = rule
-                    .date_name(parent, day)
-                    .filter(|name| !names.contains(name))
-                {
+                if let Some(name) = rule.date_name(parent, day).filter(|name| !names.contains(name)) {
                     names.push(name);
                 }
             }
@@ -298,8 +282,7 @@ impl Config {
     /// True where [`Config::date_names`] has an answer on some day: there a name that does not exist now may exist
     /// tomorrow without anybody making it, so it must not be remembered as absent.
     pub fn is_date_slot(&self, parent: &[&[u8]]) -> bool {
-        self.dated_rules(parent)
-            .any(|rule| rule.is_date_slot(parent))
+        self.dated_rules(parent).any(|rule| rule.is_date_slot(parent))
     }
 
     /// Rules with date directories that match `parent` and see the same levels above it as the first of them does:
@@ -312,8 +295,7 @@ impl Config {
             .filter(move |rule| on && rule.date_directories && rule.governs(parent));
         let first = matching.next();
         let levels = move |rule: &'a Rule| (0..parent.len()).map(move |index| rule.level(index));
-        let agrees =
-            move |rule: &&'a Rule| first.is_some_and(|first| levels(first).eq(levels(rule)));
+        let agrees = move |rule: &&'a Rule| first.is_some_and(|first| levels(first).eq(levels(rule)));
         first.into_iter().chain(matching.filter(agrees))
     }
 }

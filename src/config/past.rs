@@ -17,14 +17,20 @@ impl Config {
 
     /// Whether names in this directory are tenants of a rule with date directories.
     pub fn is_tenant_slot(&self, components: &[&[u8]]) -> bool {
-        let mut rules = self.rules.iter().filter(|rule| rule.date_directories && rule.governs(components));
+        let mut rules = self
+            .rules
+            .iter()
+            .filter(|rule| rule.date_directories && rule.governs(components));
         self.service.date_directories && rules.any(|rule| rule.tenant_index() == Some(components.len()))
     }
 
     /// Whether a directory is a date directory of a rule and every day that it stands for lies before
     /// `day`.
     pub fn is_past_date(&self, components: &[&[u8]], day: CivilDate) -> bool {
-        let mut rules = self.rules.iter().filter(|rule| rule.date_directories && rule.governs(components));
+        let mut rules = self
+            .rules
+            .iter()
+            .filter(|rule| rule.date_directories && rule.governs(components));
         self.service.date_directories && rules.any(|rule| rule.last_day(components).is_some_and(|last| last < day))
     }
 }
@@ -77,7 +83,14 @@ mod tests {
         for path in ["acme/archive/2025", "acme/archive/2026/Feb", "acme/archive/2026/Mar/09"] {
             assert!(is_past(path), "{path}");
         }
-        for path in ["acme/archive/2026", "acme/archive/2026/Mar", "acme/archive/2026/Mar/10", "acme/archive", "acme", "acme/x/2025"] {
+        for path in [
+            "acme/archive/2026",
+            "acme/archive/2026/Mar",
+            "acme/archive/2026/Mar/10",
+            "acme/archive",
+            "acme",
+            "acme/x/2025",
+        ] {
             assert!(!is_past(path), "{path}");
         }
     }

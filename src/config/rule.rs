@@ -77,9 +77,7 @@ impl Rule {
 
     /// Names of its levels, outermost first.
     pub fn levels(&self) -> Vec<&str> {
-        (0..self.segments.len())
-            .filter_map(|index| self.level(index))
-            .collect()
+        (0..self.segments.len()).filter_map(|index| self.level(index)).collect()
     }
 
     pub(super) fn level(&self, index: usize) -> Option<&str> {
@@ -108,8 +106,7 @@ impl Rule {
             .zip(components)
             .enumerate()
             .all(|(index, (segment, component))| {
-                let is_account =
-                    matches!(segment, Segment::Placeholder(_)) && first_placeholder != Some(index);
+                let is_account = matches!(segment, Segment::Placeholder(_)) && first_placeholder != Some(index);
                 fits(segment, component) && !(is_account && RATE_NAMES.contains(component))
             })
     }
@@ -142,9 +139,7 @@ impl Rule {
     pub(super) fn date_name(&self, parent: &[&[u8]], day: CivilDate) -> Option<String> {
         let next = self.date_slot(parent.len())?;
         let of_the_day = |segment: &Segment, component: &[u8]| match segment {
-            Segment::Date(_) => segment
-                .name_on(day)
-                .is_some_and(|name| name.as_bytes() == component),
+            Segment::Date(_) => segment.name_on(day).is_some_and(|name| name.as_bytes() == component),
             _ => segment.matches(component),
         };
         if !self.matches_with(parent, of_the_day) {
@@ -164,9 +159,7 @@ impl Segment {
             Self::Placeholder(_) | Self::Any => true,
             Self::Literal(text) => text.as_bytes() == component,
             Self::Date(parts) => {
-                let rest = parts
-                    .iter()
-                    .try_fold(component, |rest, part| part.strip(rest));
+                let rest = parts.iter().try_fold(component, |rest, part| part.strip(rest));
                 rest.is_some_and(<[u8]>::is_empty)
             }
         }
@@ -197,12 +190,8 @@ impl DatePart {
     pub(super) fn strip<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
         let (width, valid): (usize, fn(&[u8]) -> bool) = match self {
             Self::Year => (4, |digits| number(digits).is_some()),
-            Self::Month => (2, |digits| {
-                number(digits).is_some_and(|n| (1..=12).contains(&n))
-            }),
-            Self::Day => (2, |digits| {
-                number(digits).is_some_and(|n| (1..=31).contains(&n))
-            }),
+            Self::Month => (2, |digits| number(digits).is_some_and(|n| (1..=12).contains(&n))),
+            Self::Day => (2, |digits| number(digits).is_some_and(|n| (1..=31).contains(&n))),
             Self::MonthName => (3, is_month_name),
             Self::Text(literal) => return text.strip_prefix(literal.as_bytes()),
         };
@@ -213,11 +202,7 @@ impl DatePart {
 
 fn number(digits: &[u8]) -> Option<u32> {
     let only_digits = digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits)
-        .ok()
-        .filter(|_| only_digits)?
-        .parse()
-        .ok()
+    std::str::from_utf8(digits).ok().filter(|_| only_digits)?.parse().ok()
 }
 
 impl fmt::Display for Segment {
@@ -243,12 +228,9 @@ pub(super) fn parse_path(path: &str) -> Result<Vec<Segment>, String> {
                    percent sign), such as {tenant}/archive/%Y/%b/%d";
     let mut segments: Vec<Segment> = Vec::new();
     for text in path.split('/') {
-        let segment =
-            parse_segment(text).map_err(|reason| format!("path '{path}': {reason}; {allowed}"))?;
+        let segment = parse_segment(text).map_err(|reason| format!("path '{path}': {reason}; {allowed}"))?;
         if matches!(segment, Segment::Placeholder(_)) && segments.contains(&segment) {
-            return Err(format!(
-                "path '{path}': {segment} stands twice; each level once"
-            ));
+            return Err(format!("path '{path}': {segment} stands twice; each level once"));
         }
         segments.push(segment);
     }
@@ -259,10 +241,7 @@ fn parse_segment(text: &str) -> Result<Segment, String> {
     if text == "*" {
         return Ok(Segment::Any);
     }
-    if let Some(name) = text
-        .strip_prefix('{')
-        .and_then(|rest| rest.strip_suffix('}'))
-    {
+    if let Some(name) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
         let valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         return match name {
             "" => Err("a placeholder without a name".to_owned()),

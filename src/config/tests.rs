@@ -184,22 +184,11 @@ fn no_date_directories_unless_a_rule_is_written_or_given() {
     let today = day("2026-11-21");
     let mut config = Config::default();
     assert!(!config.is_date_slot(&parts("acme")));
-    assert!(
-        config
-            .date_names(&parts("acme"), today, today.next())
-            .is_empty()
-    );
+    assert!(config.date_names(&parts("acme"), today, today.next()).is_empty());
     config.add_layouts(&["{tenant}/%Y/%m".to_owned()]).unwrap();
-    assert_eq!(
-        config.date_names(&parts("acme"), today, today.next()),
-        ["2026"]
-    );
+    assert_eq!(config.date_names(&parts("acme"), today, today.next()), ["2026"]);
     config.service.date_directories = false;
-    assert!(
-        config
-            .date_names(&parts("acme"), today, today.next())
-            .is_empty()
-    );
+    assert!(config.date_names(&parts("acme"), today, today.next()).is_empty());
     assert!(!config.is_date_slot(&parts("acme")));
 }
 
@@ -223,34 +212,18 @@ fn errors_name_file_line_key_and_what_is_allowed() {
             2,
             &["max_bytes", "'ten'", "10GiB"][..],
         ),
-        (
-            "[mount]\nmax_bytes = -5\n",
-            2,
-            &["max_bytes", "negative", "none"],
-        ),
-        (
-            "[mount]\nmax_files = \"5GiB\"\n",
-            2,
-            &["max_files", "10000"],
-        ),
+        ("[mount]\nmax_bytes = -5\n", 2, &["max_bytes", "negative", "none"]),
+        ("[mount]\nmax_files = \"5GiB\"\n", 2, &["max_files", "10000"]),
         ("[mount]\nmax_file = 5\n", 2, &["max_file", "max_files"]),
         ("[mont]\n", 1, &["mont", "mount"]),
         ("[service]\n\nthreads = \"many\"\n", 3, &["threads", "u32"]),
-        (
-            "[[rules]]\npath = \"{tenant}/%H\"\n",
-            2,
-            &["%H", "%Y %m %d %b"],
-        ),
+        ("[[rules]]\npath = \"{tenant}/%H\"\n", 2, &["%H", "%Y %m %d %b"]),
         (
             "[[rules]]\npath = \"{tenant}//%Y\"\n",
             2,
             &["''", "{tenant}/archive/%Y/%b/%d"],
         ),
-        (
-            "[[rules]]\npath = \"{tenant}/rec-{agent}\"\n",
-            2,
-            &["rec-{agent}"],
-        ),
+        ("[[rules]]\npath = \"{tenant}/rec-{agent}\"\n", 2, &["rec-{agent}"]),
         ("[[rules]]\npath = \"{tenant}/{tenant}\"\n", 2, &["twice"]),
         (
             "[[rules]]\npath = \"{tenant}/{agent}\"\ndate_directories = true\n",
@@ -262,11 +235,7 @@ fn errors_name_file_line_key_and_what_is_allowed() {
             2,
             &["limits.agent", "tenant"],
         ),
-        (
-            "[[exceptions]]\npath = \"/acme\"\n",
-            2,
-            &["'/acme'", "acme/sales"],
-        ),
+        ("[[exceptions]]\npath = \"/acme\"\n", 2, &["'/acme'", "acme/sales"]),
         (
             "[[exceptions]]\npath = \"a\"\n[[exceptions]]\npath = \"a\"\n",
             4,
@@ -288,12 +257,7 @@ fn errors_name_file_line_key_and_what_is_allowed() {
 
 #[test]
 fn the_effective_form_reads_back_as_the_same() {
-    for config in [
-        Config::default(),
-        config(FULL),
-        config("rules = []\n"),
-        config(""),
-    ] {
+    for config in [Config::default(), config(FULL), config("rules = []\n"), config("")] {
         let text = config.to_toml();
         assert_eq!(Config::parse("effective", &text), Ok(config), "{text}");
     }

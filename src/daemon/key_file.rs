@@ -115,11 +115,7 @@ fn or_raw(is_file: bool) -> &'static str {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
     let path = path.to_owned();
-    move |source| KeyError::Io {
-        path,
-        action,
-        source,
-    }
+    move |source| KeyError::Io { path, action, source }
 }
 
 /// The key for `store`: found, checked against its key ring, and for a new store made where the
@@ -169,9 +165,7 @@ fn admit(store: &Store, bytes: KekBytes, origin: &str) -> Result<Kek, KeyError> 
         });
     }
     if !bytes.is_locked() {
-        log::warn!(
-            "the key could not be locked into memory; raise the limit for it (LimitMEMLOCK)"
-        );
+        log::warn!("the key could not be locked into memory; raise the limit for it (LimitMEMLOCK)");
     }
     Ok(Kek { id, bytes })
 }
@@ -267,8 +261,7 @@ fn decode(content: &[u8], origin: &str, is_file: bool) -> Result<KekBytes, KeyEr
 /// is removed here; after it the key file is whole.
 fn make(path: &Path) -> Result<KekBytes, KeyError> {
     let mut key = KekBytes::zeroed().map_err(failed("get memory for", path))?;
-    getrandom::fill(key.expose_mut())
-        .map_err(|e| failed("get random bytes for", path)(io::Error::other(e)))?;
+    getrandom::fill(key.expose_mut()).map_err(|e| failed("get random bytes for", path)(io::Error::other(e)))?;
     let mut text = Zeroizing::new([b'\n'; KEK_BYTES * 2 + 1]);
     for (pair, byte) in text.chunks_exact_mut(2).zip(key.expose()) {
         pair[0] = hex_digit(byte >> 4);
@@ -300,11 +293,7 @@ fn hex_digit(value: u8) -> u8 {
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o400)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }

@@ -31,14 +31,7 @@ const NOTE_BYTES_MAX: u64 = 8192;
 const LOCK_TRIES: u32 = 1000;
 
 /// What an interrupted first use may have left, beside an empty `data`.
-const UNFINISHED_NAMES: [&str; 6] = [
-    "lock",
-    "keyring",
-    "keyring.new",
-    "version.new",
-    "data",
-    "lost+found",
-];
+const UNFINISHED_NAMES: [&str; 6] = ["lock", "keyring", "keyring.new", "version.new", "data", "lost+found"];
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,11 +95,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Layout
     let path = path.to_owned();
     move |source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LayoutError::DiskFull(path),
-        _ => LayoutError::Io {
-            path,
-            action,
-            source,
-        },
+        _ => LayoutError::Io { path, action, source },
     }
 }
 
@@ -265,11 +254,7 @@ impl Store {
                 _ => {}
             }
         }
-        Ok(Self {
-            paths,
-            lock,
-            is_new,
-        })
+        Ok(Self { paths, lock, is_new })
     }
 
     /// Where things lie.
@@ -303,11 +288,7 @@ impl Store {
     /// # Errors
     /// Any other refusal.
     pub fn note_holder(&mut self, mount_point: &Path) -> Result<(), LayoutError> {
-        let note = format!(
-            "pid {}\nmount_point {}\n",
-            std::process::id(),
-            mount_point.display()
-        );
+        let note = format!("pid {}\nmount_point {}\n", std::process::id(), mount_point.display());
         let result = self
             .lock
             .rewind()

@@ -41,7 +41,11 @@ pub fn ledger_of(rows: &[DirRow], root_ino: Ino, mount: Limits) -> Arc<Ledger> {
 pub fn multi_links(rows: &[LinkRow]) -> Vec<MultiLink> {
     let mut links: HashMap<Ino, MultiLink> = HashMap::new();
     for row in rows {
-        let link = links.entry(row.ino).or_insert_with(|| MultiLink { ino: row.ino, bytes: row.bytes, parents: Vec::new() });
+        let link = links.entry(row.ino).or_insert_with(|| MultiLink {
+            ino: row.ino,
+            bytes: row.bytes,
+            parents: Vec::new(),
+        });
         link.bytes = row.bytes;
         link.parents.extend((0..row.names).map(|_| row.parent));
     }
@@ -54,5 +58,13 @@ pub fn link_rows(link: &MultiLink) -> Vec<LinkRow> {
     for &parent in &link.parents {
         *names.entry(parent).or_default() += 1;
     }
-    names.into_iter().map(|(parent, names)| LinkRow { ino: link.ino, parent, names, bytes: link.bytes }).collect()
+    names
+        .into_iter()
+        .map(|(parent, names)| LinkRow {
+            ino: link.ino,
+            parent,
+            names,
+            bytes: link.bytes,
+        })
+        .collect()
 }

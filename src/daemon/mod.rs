@@ -76,6 +76,9 @@ pub enum DaemonError {
     /// The data directory cannot be used.
     #[error("the data directory of the store: {0}")]
     Data(io::Error),
+    /// What is in the store cannot be counted.
+    #[error(transparent)]
+    Recovery(crate::recovery::Error),
     /// The database cannot be used.
     #[error(transparent)]
     Database(crate::db::Error),
@@ -105,11 +108,7 @@ pub fn run(request: MountRequest) -> Result<(), DaemonError> {
 /// Everything before recovery: store, lock, mount point and key.
 fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
     let mut store = Store::open(&request.store)?;
-    let mount_point = mount_point::prepare(
-        &request.mount_point,
-        &store.paths().root,
-        request.options.nonempty,
-    )?;
+    let mount_point = mount_point::prepare(&request.mount_point, &store.paths().root, request.options.nonempty)?;
     store.note_holder(&mount_point)?;
     let kek = key_file::obtain(&store, request.key)?;
     if store.is_new() {

@@ -13,6 +13,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -87,11 +89,7 @@ fn advice(said: &str) -> &'static str {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MountError {
     let path = path.to_owned();
-    move |source| MountError::Io {
-        path,
-        action,
-        source,
-    }
+    move |source| MountError::Io { path, action, source }
 }
 
 /// A mount that is about to be made; everything in it was checked.
@@ -134,8 +132,23 @@ pub enum Unmounted {
     /// No new name leads there, but someone still has a file open: the kernel ends the session
     /// when the last one is closed.
     WhenUnused,
+    /// The mount is gone, and so is the session: who had a file open gets errors from now on.
+    Aborted,
     /// It was gone before.
     Already,
+    /// Files are open, and the mount was left as it is.
+    Busy,
+}
+
+/// Between two tries to unmount while files are open.
+const RETRY_PACE: Duration = Duration::from_millis(100);
+
+/// What to do about files that are open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WhenBusy {
+    Leave,
+    Detach,
+    Abort,
 }
 
 impl MountPlan {
@@ -165,20 +178,14 @@ impl MountPlan {
 
     fn mount_as_root(&self) -> Result<OwnedFd, MountError> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let fd = rustix::fs::open("/dev/fuse", flags, Mode::empty())
-            .map_err(|e| MountError::NoDevice(e.into()))?;
+        let fd = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|e| MountError::NoDevice(e.into()))?;
         let data = CString::new(self.kernel_data(fd.as_raw_fd())).expect("it holds no zero byte");
-        rustix::mount::mount(
-            &self.store,
-            &self.mount_point,
-            FS_TYPE,
-            self.flags,
-            data.as_c_str(),
-        )
-        .map_err(|errno| match errno {
-            rustix::io::Errno::PERM => MountError::NotPermitted(self.mount_point.clone()),
-            e => failed("mount", &self.mount_point)(e.into()),
-        })?;
+        rustix::mount::mount(&self.store, &self.mount_point, FS_TYPE, self.flags, data.as_c_str()).map_err(
+            |errno| match errno {
+                rustix::io::Errno::PERM => MountError::NotPermitted(self.mount_point.clone()),
+                e => failed("mount", &self.mount_point)(e.into()),
+            },
+        )?;
         Ok(fd)
     }
 
@@ -264,6 +271,33 @@ impl MountGuard {
     /// # Errors
     /// [`MountError::Covered`] when another mount lies over it; what the system answers.
     pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        self.take_away(WhenBusy::Detach)
+    }
+
+    /// Like [`MountGuard::unmount`], but for a stop that was asked for: while files are open it is
+    /// tried again, and after `patience` the session ends all the same, with errors for those who
+    /// still use it. What was acknowledged is not touched.
+    ///
+    /// # Errors
+    /// As for [`MountGuard::unmount`].
+    pub fn end(&self, patience: Duration) -> Result<Unmounted, MountError> {
+        for nth in 0..patience.as_millis() / RETRY_PACE.as_millis() {
+            match self.take_away(WhenBusy::Leave)? {
+                Unmounted::Busy if nth == 0 => {
+                    log::info!(
+                        "files are open; waiting up to {} s for them to be closed",
+                        patience.as_secs()
+                    );
+                }
+                Unmounted::Busy => {}
+                how => return Ok(how),
+            }
+            thread::park_timeout(RETRY_PACE);
+        }
+        self.take_away(WhenBusy::Abort)
+    }
+
+    fn take_away(&self, when_busy: WhenBusy) -> Result<Unmounted, MountError> {
         let path = self.mount_point();
         if self.is_done.load(Ordering::Acquire) {
             return Ok(Unmounted::Already);
@@ -276,8 +310,8 @@ impl MountGuard {
                 && entry.source == self.entry.source
         };
         if table.topmost(path).is_some_and(is_ours) {
-            let how = unmount(path)?;
-            self.is_done.store(true, Ordering::Release);
+            let how = unmount(&self.entry, when_busy)?;
+            self.is_done.store(how != Unmounted::Busy, Ordering::Release);
             return Ok(how);
         }
         let ours_below = table
@@ -308,18 +342,42 @@ pub(super) fn detach_dead(path: &Path) -> io::Result<()> {
     result.map_err(io::Error::other)
 }
 
-fn unmount(path: &Path) -> Result<Unmounted, MountError> {
+fn unmount(entry: &MountEntry, when_busy: WhenBusy) -> Result<Unmounted, MountError> {
+    let path = &entry.mount_point;
     if !rustix::process::geteuid().is_root() {
-        return match run_helper(path, "-u") {
-            Ok(()) => Ok(Unmounted::Now),
-            Err(_) => run_helper(path, "-uz").map(|()| Unmounted::WhenUnused),
-        };
+        if run_helper(path, "-u").is_ok() {
+            return Ok(Unmounted::Now);
+        }
+        if when_busy == WhenBusy::Leave {
+            return Ok(Unmounted::Busy);
+        }
+        let is_aborted = when_busy == WhenBusy::Abort && abort(entry).is_ok();
+        run_helper(path, "-uz")?;
+        return Ok(if is_aborted {
+            Unmounted::Aborted
+        } else {
+            Unmounted::WhenUnused
+        });
     }
-    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
-        Ok(()) => Ok(Unmounted::Now),
-        Err(rustix::io::Errno::BUSY) => detach(path).map(|()| Unmounted::WhenUnused),
-        Err(e) => Err(failed("unmount", path)(e.into())),
+    match (rustix::mount::unmount(path, UnmountFlags::NOFOLLOW), when_busy) {
+        (Ok(()), _) => Ok(Unmounted::Now),
+        (Err(rustix::io::Errno::BUSY), WhenBusy::Leave) => Ok(Unmounted::Busy),
+        (Err(rustix::io::Errno::BUSY), WhenBusy::Detach) => detach(path).map(|()| Unmounted::WhenUnused),
+        // FORCE has the driver abort the connection first.
+        (Err(rustix::io::Errno::BUSY), WhenBusy::Abort) => {
+            let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
+            rustix::mount::unmount(path, flags).map_err(|e| failed("abort", path)(e.into()))?;
+            Ok(Unmounted::Aborted)
+        }
+        (Err(e), _) => Err(failed("unmount", path)(e.into())),
     }
+}
+
+/// Aborts the connection through the FUSE control file system, where that is mounted: its files
+/// belong to the one who mounted.
+fn abort(entry: &MountEntry) -> io::Result<()> {
+    let (_, minor) = entry.device.split_once(':').unwrap_or_default();
+    std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1")
 }
 
 fn detach(path: &Path) -> Result<(), MountError> {
@@ -438,7 +496,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plan = plan(dir.path());
         let ours = plan.mount().unwrap();
-        unmount(&plan.mount_point).unwrap();
+        unmount(&ours.guard.entry, WhenBusy::Detach).unwrap();
         let other = MountPlan {
             store: "/someone/else".into(),
             ..plan.clone()
@@ -494,10 +552,7 @@ mod tests {
         plan.flags |= MountFlags::RDONLY;
         plan.allow_other = true;
         let text = String::from_utf8(plan.helper_options()).unwrap();
-        assert!(
-            text.starts_with(r"fsname=/a\,b\\c,subtype=tallyfs,"),
-            "{text}"
-        );
+        assert!(text.starts_with(r"fsname=/a\,b\\c,subtype=tallyfs,"), "{text}");
         assert!(text.ends_with(",ro,allow_other"), "{text}");
     }
 }

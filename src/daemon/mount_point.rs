@@ -67,11 +67,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MountP
         Some(libc::ENOENT) => MountPointError::Missing(path),
         Some(libc::ENOTDIR) => MountPointError::NotADirectory(path),
         Some(libc::ENOTCONN) => MountPointError::Dead { path },
-        _ => MountPointError::Io {
-            path,
-            action,
-            source,
-        },
+        _ => MountPointError::Io { path, action, source },
     }
 }
 
@@ -102,9 +98,7 @@ pub fn prepare(path: &Path, store: &Path, nonempty: bool) -> Result<PathBuf, Mou
 fn resolve(path: &Path) -> Result<PathBuf, MountPointError> {
     match fs::canonicalize(path) {
         Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
-            let dead = || MountPointError::Dead {
-                path: path.to_owned(),
-            };
+            let dead = || MountPointError::Dead { path: path.to_owned() };
             let name = path.file_name().ok_or_else(dead)?;
             let parent = match path.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -130,9 +124,7 @@ fn refuse_mounted(path: &Path, store: &Path) -> Result<(), MountPointError> {
             detach_dead(path).map_err(failed("unmount", path))?;
             refuse_mounted(path, store)
         }
-        Err(rustix::io::Errno::NOTCONN) => Err(MountPointError::Dead {
-            path: path.to_owned(),
-        }),
+        Err(rustix::io::Errno::NOTCONN) => Err(MountPointError::Dead { path: path.to_owned() }),
         _ => Err(MountPointError::InUse {
             path: path.to_owned(),
             fs_type: entry.fs_type.clone(),

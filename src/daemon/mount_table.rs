@@ -50,11 +50,7 @@ impl MountTable {
 
     /// What a look-up of `mount_point` meets: the mount there that no other one covers.
     pub fn topmost(&self, mount_point: &Path) -> Option<&MountEntry> {
-        let here: Vec<_> = self
-            .0
-            .iter()
-            .filter(|entry| entry.mount_point == mount_point)
-            .collect();
+        let here: Vec<_> = self.0.iter().filter(|entry| entry.mount_point == mount_point).collect();
         let is_covered = |id| here.iter().any(|other| other.parent_id == id);
         here.iter().rev().find(|e| !is_covered(e.id)).copied()
     }

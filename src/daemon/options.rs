@@ -139,11 +139,7 @@ impl MountOptions {
 
     /// Takes `name` if it is one of those with a value.
     fn apply_with_value(&mut self, name: &str, value: Option<&str>) -> Result<bool, OptionError> {
-        let needed = |name| {
-            value
-                .filter(|v| !v.is_empty())
-                .ok_or(OptionError::NoValue(name))
-        };
+        let needed = |name| value.filter(|v| !v.is_empty()).ok_or(OptionError::NoValue(name));
         match name {
             "config" => self.config_file = Some(needed("config")?.into()),
             "limit" => self.limit = Some(needed("limit")?.into()),

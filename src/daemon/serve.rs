@@ -16,13 +16,14 @@ use rustix::fs::{Mode, OFlags};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::mount::{MountGuard, Unmounted};
-use crate::daemon::signals::SignalThread;
+use crate::daemon::signals::{SignalThread, Stop};
 use crate::daemon::start_up::{self, Started};
 use crate::daemon::write_back::WriteBack;
 use crate::daemon::{DaemonError, Parts};
-use crate::db::Writer;
+use crate::db::{Ask, Database, Writer};
 use crate::fs::{Caller, FileSystem};
 use crate::fuse::{Invalidator, Session};
+use crate::recovery::Unclean;
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::keys::Kek;
 use crate::store::dirty_log::DirtyLog;
@@ -30,6 +31,8 @@ use crate::store::tree::Tree;
 
 /// Threads that serve requests, at least.
 const THREADS_MIN: usize = 4;
+/// How long a stop waits for files to be closed.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at what is dirty.
 const WRITE_BACK_PACE: Duration = Duration::from_millis(500);
 /// Between two removals of past date directories, in paces of the write-back.
@@ -42,59 +45,119 @@ const DESCRIPTORS_FOR_FILES: u64 = 4096;
 /// # Errors
 /// Nothing stays mounted; what was acknowledged stays on disk.
 pub fn serve(parts: Parts) -> Result<(), DaemonError> {
+    // First of all: a signal that comes between mounting and serving must not kill.
+    let stop = Arc::new(Stop::default());
+    let asked = stop.clone();
+    let _signals = SignalThread::start(move || asked.ask()).map_err(DaemonError::Thread)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
     let tree = Arc::new(open_tree(&parts.store.paths().data()).map_err(DaemonError::Data)?);
-    let started = start_up::start(parts.store.paths(), &tree, &config, clock.now())?;
-    let Started { database, ledger, links, dirty, unclean, first_ask } = started;
+    let started = start_up::start(parts.store.paths(), &tree, &config, &*clock)?;
+    let Started {
+        mut database,
+        ledger,
+        links,
+        dirty,
+        unclean,
+        first_ask,
+    } = started;
     let fs = FileSystem::new(crate::fs::Parts {
         tree,
         ledger,
         links,
         dirty: dirty.clone(),
-        ring: Arc::new(KeyRing::of_one(parts.kek.id.0, Kek::take(&mut { *parts.kek.bytes.expose() }))),
+        ring: Arc::new(KeyRing::of_one(
+            parts.kek.id.0,
+            Kek::take(&mut { *parts.kek.bytes.expose() }),
+        )),
         config: config.clone(),
         clock: clock.clone(),
-        daemon: Caller { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw(), thread: 0 },
+        daemon: Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            thread: 0,
+        },
     });
     let fs = Arc::new(fs.map_err(DaemonError::Data)?);
     fs.place_all();
     adopt(&fs, &unclean);
     let mut source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone());
+    let first_ask = save_first(&mut database, &mut source, first_ask);
     let writer_clock = clock.clone();
-    let writer = Writer::spawn(database, first_ask, move |ask| source.collect(ask), move || writer_clock.now());
+    let writer = Writer::spawn(
+        database,
+        first_ask,
+        move |ask| source.collect(ask),
+        move || writer_clock.now(),
+    );
     let writer = writer.map_err(DaemonError::Thread)?;
     let mounted = parts.mount_plan.mount()?;
     let threads = match config.service.threads {
-        0 => thread::available_parallelism().map_or(1, std::num::NonZero::get).saturating_mul(2).max(THREADS_MIN),
+        0 => thread::available_parallelism()
+            .map_or(1, std::num::NonZero::get)
+            .saturating_mul(2)
+            .max(THREADS_MIN),
         chosen => chosen as usize,
     };
     let session = Session::start(mounted.fd, fs.clone(), threads).map_err(DaemonError::Session)?;
     let guard = Arc::new(mounted.guard);
-    let served = run(session, &fs, &dirty, &writer, &guard, &config);
+    let served = run(session, &fs, &dirty, &writer, &guard, &config, &stop);
     finish(&fs, &dirty, writer)?;
     served
 }
 
+/// What was counted is in the database before the first request; if that fails the writer goes on
+/// trying.
+fn save_first(database: &mut Database, source: &mut WriteBack, first_ask: Ask) -> Ask {
+    if first_ask == Ask::Dirty {
+        return first_ask;
+    }
+    let collected = source.collect(first_ask);
+    match database.replace(&collected.batch) {
+        Ok(()) => {
+            (collected.on_committed)();
+            Ask::Dirty
+        }
+        Err(e) => {
+            log::error!("{e}; recordings go on, and it is tried again");
+            (collected.on_failed)(collected.batch);
+            first_ask
+        }
+    }
+}
+
 fn open_tree(data: &Path) -> io::Result<Tree> {
-    let root: OwnedFd = rustix::fs::open(data, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let root: OwnedFd = rustix::fs::open(
+        data,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX);
     Tree::new(root, limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2)
 }
 
 /// Files that a crash left unclean: their lengths count before the first request.
-fn adopt(fs: &Arc<FileSystem>, unclean: &[start_up::UncleanFile]) {
+fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
     let (mut bytes, mut failed_count) = (0, 0);
     for file in unclean {
         match fs.adopt_unclean(file.parent, &file.name) {
             Ok(Some(length)) => bytes += length,
             Ok(None) => failed_count += 1,
-            Err(e) => log::warn!("{:?}: cannot be recovered: errno {}", String::from_utf8_lossy(&file.name), e.0),
+            Err(e) => log::warn!(
+                "{:?}: cannot be recovered: errno {}",
+                String::from_utf8_lossy(&file.name),
+                e.0
+            ),
         }
     }
     if !unclean.is_empty() {
-        log::info!("recovered {} recordings that were being written ({bytes} bytes, {failed_count} damaged)", unclean.len());
+        log::info!(
+            "recovered {} recordings that were being written ({bytes} bytes, {failed_count} damaged)",
+            unclean.len()
+        );
     }
 }
 
@@ -105,14 +168,17 @@ fn run(
     writer: &Writer,
     guard: &Arc<MountGuard>,
     config: &Config,
+    stop: &Stop,
 ) -> Result<(), DaemonError> {
     let stopper = guard.clone();
-    let _signals = SignalThread::start(move || match stopper.unmount() {
-        Ok(Unmounted::WhenUnused) => log::warn!("files are still open; the mount is detached and ends with the last of them"),
-        Ok(Unmounted::Now | Unmounted::Already) => {}
+    stop.when_asked(move || match stopper.end(STOP_PATIENCE) {
+        Ok(Unmounted::WhenUnused) => {
+            log::warn!("files are still open; the mount is detached and ends with the last of them");
+        }
+        Ok(Unmounted::Aborted) => log::warn!("files were still open; what was written to them is sealed"),
+        Ok(Unmounted::Now | Unmounted::Already | Unmounted::Busy) => {}
         Err(e) => log::error!("{e}"),
-    })
-    .map_err(DaemonError::Thread)?;
+    });
     let invalidator = session.invalidator();
     log::info!("mounted {}", guard.mount_point().display());
     let interval = Duration::from_secs(u64::from(config.durability.commit_interval_s));
@@ -158,7 +224,9 @@ fn finish(fs: &Arc<FileSystem>, dirty: &Arc<DirtyLog>, writer: Writer) -> Result
     let unsealed_count = fs.seal_all();
     let synced = fs.sync_store();
     let saved = writer.stop();
-    let Some((mut database, last_write)) = saved else { return Err(DaemonError::Writer("its thread panicked".to_owned())) };
+    let Some((mut database, last_write)) = saved else {
+        return Err(DaemonError::Writer("its thread panicked".to_owned()));
+    };
     last_write.map_err(DaemonError::Database)?;
     synced.map_err(DaemonError::Data)?;
     if unsealed_count > 0 {

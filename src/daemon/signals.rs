@@ -7,6 +7,7 @@
 use std::io;
 use std::thread::{self, JoinHandle};
 
+use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
@@ -45,6 +46,47 @@ impl Drop for SignalThread {
     }
 }
 
+/// What a stop does once there is something to stop.
+type StopAction = Box<dyn FnOnce() + Send>;
+
+/// A stop that can be asked for before there is anything to stop: signals count from the first
+/// moment on, the mount comes last.
+#[derive(Default)]
+pub struct Stop {
+    state: Mutex<StopState>,
+}
+
+#[derive(Default)]
+struct StopState {
+    is_asked: bool,
+    action: Option<StopAction>,
+}
+
+impl Stop {
+    /// Asks for the stop. The action runs here, without a lock.
+    pub fn ask(&self) {
+        let action = {
+            let mut state = self.state.lock();
+            state.is_asked = true;
+            state.action.take()
+        };
+        if let Some(action) = action {
+            action();
+        }
+    }
+
+    /// What the stop is to do; at once, if it was asked for already.
+    pub fn when_asked(&self, action: impl FnOnce() + Send + 'static) {
+        let mut state = self.state.lock();
+        if state.is_asked {
+            drop(state);
+            action();
+        } else {
+            state.action = Some(Box::new(action));
+        }
+    }
+}
+
 /// What to do at each signal: stop at the first that asks for it, and only then.
 struct StopOnce<F> {
     on_stop: Option<F>,
@@ -52,9 +94,7 @@ struct StopOnce<F> {
 
 impl<F: FnOnce()> StopOnce<F> {
     fn new(on_stop: F) -> Self {
-        Self {
-            on_stop: Some(on_stop),
-        }
+        Self { on_stop: Some(on_stop) }
     }
 
     fn take(&mut self, signal: i32) {
@@ -95,11 +135,30 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_that_came_early_is_carried_out_later() {
+        let (sender, receiver) = mpsc::channel();
+        let stop = Stop::default();
+        stop.ask();
+        stop.when_asked(move || sender.send(()).unwrap());
+        receiver.try_recv().unwrap();
+    }
+
+    #[test]
+    fn a_stop_is_carried_out_once() {
+        let (sender, receiver) = mpsc::channel();
+        let stop = Stop::default();
+        stop.when_asked(move || sender.send(()).unwrap());
+        assert!(receiver.try_recv().is_err(), "not before it was asked for");
+        stop.ask();
+        stop.ask();
+        assert_eq!(receiver.iter().count(), 1);
+    }
+
+    #[test]
     fn a_real_signal_reaches_the_closure() {
         let (sender, receiver) = mpsc::channel();
         let thread = SignalThread::start(move || sender.send(()).unwrap()).unwrap();
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
-            .unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
         receiver.recv().unwrap();
         drop(thread);
     }

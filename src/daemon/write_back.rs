@@ -38,9 +38,16 @@ impl WriteBack {
             log::warn!("the dirty log cannot be rotated, it grows until it can: {e}");
             None
         });
+        if rotated.is_some() {
+            self.fs.mark_unsealed();
+        }
         let charges = self.fs.link_charges();
         let (links, removed_links) = self.fs.changed_links();
-        let mut batch = Batch { removed_links, log_epoch: rotated.as_ref().map_or(0, |r| r.epoch), ..Batch::default() };
+        let mut batch = Batch {
+            removed_links,
+            log_epoch: rotated.as_ref().map_or(0, |r| r.epoch),
+            ..Batch::default()
+        };
         batch.at_s = self.clock.now().as_secs();
         let inos = rotated.as_ref().map_or(&[][..], |r| &r.inos);
         let accounts = match ask {
@@ -134,7 +141,9 @@ fn today(clock: &dyn Clock) -> CivilDate {
 /// their own.
 fn row(account: &Account, charges: &LinkCharge) -> DirRow {
     let own = account.own();
-    let own = charges.get(&account.ino()).map_or(own, |&charge| own.saturating_sub(charge));
+    let own = charges
+        .get(&account.ino())
+        .map_or(own, |&charge| own.saturating_sub(charge));
     DirRow {
         ino: account.ino(),
         generation: account.generation(),

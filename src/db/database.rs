@@ -41,11 +41,7 @@ impl Database {
         Self::open_with(path, now_s, BUSY_TIMEOUT)
     }
 
-    pub(super) fn open_with(
-        path: &Path,
-        now_s: u64,
-        busy: Duration,
-    ) -> Result<(Self, Found), Error> {
+    pub(super) fn open_with(path: &Path, now_s: u64, busy: Duration) -> Result<(Self, Found), Error> {
         let (db, file, found) = open::open(path, now_s, busy)?;
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let mut database = Self {
@@ -187,10 +183,8 @@ impl Database {
         operation: &'static str,
         body: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), Error> {
-        let mut run = || {
-            let transaction = self
-                .db
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let run = || {
+            let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             body(&transaction)?;
             transaction.commit()
         };
@@ -199,9 +193,7 @@ impl Database {
 
     /// Best effort: a reader beside us may hold it up, and the commit is durable without it.
     fn fold_log(&self) {
-        let folded = self
-            .db
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let folded = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(e) = folded {
             log::debug!("{}: checkpoint: {e}", self.path.display());
         }
@@ -264,9 +256,8 @@ fn put_links(db: &Connection, links: &[LinkRow], removed: &[Ino]) -> rusqlite::R
     for ino in removed.iter().chain(links.iter().map(|row| &row.ino)) {
         delete.execute([ino.0.cast_signed()])?;
     }
-    let mut insert = db.prepare_cached(
-        "INSERT OR REPLACE INTO link (ino, parent, names, bytes) VALUES (?1, ?2, ?3, ?4)",
-    )?;
+    let mut insert =
+        db.prepare_cached("INSERT OR REPLACE INTO link (ino, parent, names, bytes) VALUES (?1, ?2, ?3, ?4)")?;
     for row in links {
         insert.execute(params![
             row.ino.0.cast_signed(),

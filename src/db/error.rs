@@ -18,11 +18,7 @@ pub enum Error {
     #[error("{}: no space left for the database; free space on its file system", path.display())]
     DiskFull { path: PathBuf },
     #[error("{}: the database has schema {found}, this program knows up to {known}; use the newer version of tallyfs", path.display())]
-    Newer {
-        path: PathBuf,
-        found: i64,
-        known: i64,
-    },
+    Newer { path: PathBuf, found: i64, known: i64 },
     #[error("{}: the database is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error("{}: {operation}: {source}", path.display())]
@@ -62,9 +58,7 @@ impl Error {
     pub(super) fn io(path: &Path, operation: &'static str, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-                Self::ReadOnly { path }
-            }
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Self::ReadOnly { path },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
             _ => Self::Io {
                 path,

@@ -83,10 +83,8 @@ pub(super) fn last_run(db: &Connection) -> rusqlite::Result<LastRun> {
 }
 
 fn meta<T: rusqlite::types::FromSql>(db: &Connection, key: &str) -> rusqlite::Result<Option<T>> {
-    db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
-        row.get(0)
-    })
-    .optional()
+    db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
+        .optional()
 }
 
 fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {

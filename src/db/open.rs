@@ -51,11 +51,7 @@ impl FileId {
 /// Crash states of setting aside (database first, then its `-wal` and `-shm`): the database is
 /// renamed, its log is not: the next start finds no database beside a log and sets the log aside
 /// too. The other order could leave an old database without its log, which would pass for good.
-pub(super) fn open(
-    path: &Path,
-    now_s: u64,
-    busy: Duration,
-) -> Result<(Connection, FileId, Found), Error> {
+pub(super) fn open(path: &Path, now_s: u64, busy: Duration) -> Result<(Connection, FileId, Found), Error> {
     let mut aside = None;
     if is_absent(path)? {
         set_aside_logs(path, now_s)?;

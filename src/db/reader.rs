@@ -70,9 +70,7 @@ impl Reader {
 }
 
 fn attempt(path: &Path, uri: &str) -> Result<Connection, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(uri, flags).map_err(|e| Error::sqlite(path, "open", e))?;
     match open::inspect(&db, path, BUSY_TIMEOUT)? {
         Some(_) => Ok(db),

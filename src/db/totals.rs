@@ -23,8 +23,7 @@ type Depths = Vec<Option<usize>>;
 
 impl<'a> Totals<'a> {
     pub fn new(dirs: &'a [DirRow], links: &[LinkRow]) -> Self {
-        let index: HashMap<Ino, usize> =
-            dirs.iter().enumerate().map(|(at, row)| (row.ino, at)).collect();
+        let index: HashMap<Ino, usize> = dirs.iter().enumerate().map(|(at, row)| (row.ino, at)).collect();
         let root = dirs.iter().position(|row| row.parent == row.ino);
         let mut totals = Self {
             dirs,
@@ -141,7 +140,12 @@ mod tests {
     }
 
     fn link(ino: u64, parent: u64) -> LinkRow {
-        LinkRow { ino: Ino(ino), parent: Ino(parent), names: 1, bytes: 1000 }
+        LinkRow {
+            ino: Ino(ino),
+            parent: Ino(parent),
+            names: 1,
+            bytes: 1000,
+        }
     }
 
     const fn meters(bytes: u64, files: u64, dirs: u64) -> Meters {
@@ -160,7 +164,13 @@ mod tests {
 
     #[test]
     fn an_inode_with_links_in_two_directories_is_charged_once_to_what_holds_both() {
-        let rows = [dir(2, 2, 0, 2), dir(5, 2, 0, 2), dir(6, 5, 0, 0), dir(7, 5, 0, 0), dir(8, 2, 0, 0)];
+        let rows = [
+            dir(2, 2, 0, 2),
+            dir(5, 2, 0, 2),
+            dir(6, 5, 0, 0),
+            dir(7, 5, 0, 0),
+            dir(8, 2, 0, 0),
+        ];
         let links = [link(70, 6), link(70, 7), link(71, 6), link(71, 8), link(72, 7)];
         let totals = Totals::new(&rows, &links);
         assert_eq!(totals.of(Ino(6)), Some(meters(0, 1, 0)));

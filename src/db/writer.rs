@@ -75,8 +75,9 @@ type Stopped = (Database, Result<(), Error>);
 
 impl Writer {
     /// Starts the thread. `source` collects what is to be written; `now` is the time since 1970.
-    /// With `Ask::Everything` as `first` the first write-back, at once, puts every row: that is
-    /// how the result of a scan or a replay gets in.
+    /// With `Ask::Everything` as `first` the first write-back puts every row, here and now: that is
+    /// how the result of a scan or a replay gets in before anybody reads it. If it fails, the thread
+    /// tries again.
     ///
     /// # Errors
     /// No thread could be started.
@@ -88,7 +89,11 @@ impl Writer {
     ) -> io::Result<Self> {
         let (poke, poked) = bounded(1);
         let (stop, stopped) = bounded(0);
-        let work = WriteBack::new(database, first, source, now);
+        let mut work = WriteBack::new(database, first, source, now);
+        if work.is_wanted() {
+            // The error is in the status and in the log.
+            let _ = work.attempt();
+        }
         let status = Arc::clone(&work.status);
         let thread = thread::Builder::new()
             .name("db-writer".to_owned())

@@ -4,6 +4,7 @@
 //! It never blocks a request: it skips a file that is being synced by its owner, and gives a file up
 //! that was opened or changed while it was being sealed.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -29,7 +30,8 @@ const EARLY_TICK_FILES: usize = 2048;
 /// Files that have something to make durable or to seal.
 #[derive(Default)]
 pub struct Committer {
-    list: Mutex<Vec<Pin>>,
+    /// By inode number; a file stays here until it is sealed.
+    list: Mutex<HashMap<u64, Pin>>,
     wake: Condvar,
     poked: Mutex<bool>,
 }
@@ -50,12 +52,27 @@ pub struct CommitStatus {
 impl Committer {
     fn add(&self, pin: Pin) {
         let mut list = self.list.lock();
-        list.push(pin);
+        list.insert(pin.node().ino.0, pin);
         let many = list.len() == EARLY_TICK_FILES;
         drop(list);
         if many {
             self.poke();
         }
+    }
+
+    fn remove(&self, node: &Arc<Node>) {
+        let mut list = self.list.lock();
+        // The number may have gone to another file meanwhile.
+        let gone = match list.get(&node.ino.0) {
+            Some(pin) if Arc::ptr_eq(pin.node(), node) => list.remove(&node.ino.0),
+            _ => None,
+        };
+        drop(list);
+        drop(gone);
+    }
+
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        self.list.lock().values().map(|pin| pin.node().clone()).collect()
     }
 
     fn poke(&self) {
@@ -66,7 +83,7 @@ impl Committer {
 
 /// One file on its way through a batch.
 struct Job {
-    pin: Pin,
+    node: Arc<Node>,
     backing: Arc<File>,
     ticket: SyncTicket,
     /// `None`: only a sync.
@@ -100,11 +117,8 @@ impl FileSystem {
     /// One tick over all files that wait.
     pub fn commit_tick(&self) -> CommitStatus {
         let mut status = CommitStatus::default();
-        let mut waiting = std::mem::take(&mut *self.committer.list.lock());
-        while !waiting.is_empty() {
-            let rest = waiting.split_off(waiting.len().min(BATCH_FILES));
-            self.commit_batch(waiting, &mut status);
-            waiting = rest;
+        for batch in self.committer.nodes().chunks(BATCH_FILES) {
+            self.commit_batch(batch, &mut status);
         }
         status.waiting_count = self.committer.list.lock().len();
         status
@@ -113,33 +127,44 @@ impl FileSystem {
     /// Seals one file before its close returns.
     pub(super) fn seal_now(&self, node: &Arc<Node>) {
         let mut status = CommitStatus::default();
-        self.commit_batch(vec![self.nodes.pin(node)], &mut status);
+        self.commit_batch(std::slice::from_ref(node), &mut status);
     }
 
-    fn commit_batch(&self, pins: Vec<Pin>, status: &mut CommitStatus) {
-        let mut jobs: Vec<Job> = pins.into_iter().filter_map(|pin| self.begin_job(pin, status)).collect();
-        while !jobs.is_empty() {
-            let synced = self.sync_all(&jobs);
-            jobs = jobs.into_iter().zip(synced).filter_map(|(job, synced)| self.advance(job, synced, status)).collect();
+    /// Directories with files that are not sealed yet, to be noted in a new epoch of the dirty log: a
+    /// start after a kill has to find those files.
+    pub fn mark_unsealed(&self) {
+        let operation = self.dirty.enter();
+        for node in self.committer.nodes() {
+            self.mark_file(&operation, &node);
         }
     }
 
-    /// `None` when there is nothing to do now; the file is then back on the list if it has to be.
-    fn begin_job(&self, pin: Pin, status: &mut CommitStatus) -> Option<Job> {
-        let node = pin.node().clone();
-        let Some(turn) = node.file.sync_turn.try_lock_arc() else {
-            self.committer.list.lock().push(pin);
-            return None;
-        };
+    fn commit_batch(&self, nodes: &[Arc<Node>], status: &mut CommitStatus) {
+        let mut jobs: Vec<Job> = nodes.iter().filter_map(|node| self.begin_job(node, status)).collect();
+        while !jobs.is_empty() {
+            let synced = self.sync_all(&jobs);
+            jobs = jobs
+                .into_iter()
+                .zip(synced)
+                .filter_map(|(job, synced)| self.advance(job, synced, status))
+                .collect();
+        }
+    }
+
+    /// `None` when there is nothing to do now.
+    fn begin_job(&self, node: &Arc<Node>, status: &mut CommitStatus) -> Option<Job> {
+        // Its owner is syncing it; the next tick comes soon enough.
+        let turn = node.file.sync_turn.try_lock_arc()?;
         let mut state = node.file.state.lock();
         let idle = state.writers == 0;
         let gone = state.unlinked;
         let Some(sealed) = state.sealed.as_mut().filter(|_| !gone) else {
-            state.listed = false;
+            self.unlist(node, &mut state);
             return None;
         };
         let began = if idle && !sealed.is_clean() {
-            keeping_times(sealed.backing().clone(), || sealed.seal_tail()).map(|(step, ticket)| ticket.map(|t| (Some(step), t)))
+            keeping_times(sealed.backing().clone(), || sealed.seal_tail())
+                .map(|(step, ticket)| ticket.map(|t| (Some(step), t)))
         } else if sealed.is_unsynced() {
             sealed.begin_sync().map(|ticket| Some((None, ticket)))
         } else {
@@ -149,14 +174,20 @@ impl FileSystem {
         match began {
             Ok(Some((step, ticket))) => {
                 drop(state);
-                Some(Job { pin, backing, ticket, step, _turn: turn })
+                Some(Job {
+                    node: node.clone(),
+                    backing,
+                    ticket,
+                    step,
+                    _turn: turn,
+                })
             }
             Ok(None) => {
-                self.rest(pin, &mut state);
+                self.rest(node, &mut state);
                 None
             }
             Err(e) => {
-                self.failed(pin, &mut state, &e, status);
+                self.failed(node, &mut state, &e, status);
                 None
             }
         }
@@ -171,10 +202,10 @@ impl FileSystem {
     }
 
     fn advance(&self, mut job: Job, synced: io::Result<()>, status: &mut CommitStatus) -> Option<Job> {
-        let node = job.pin.node().clone();
+        let node = job.node.clone();
         let mut state = node.file.state.lock();
         let Some(sealed) = state.sealed.as_mut() else {
-            state.listed = false;
+            self.unlist(&node, &mut state);
             return None;
         };
         let next = match job.step {
@@ -182,7 +213,8 @@ impl FileSystem {
             Some(step) => {
                 let now_s = self.now_unix_s();
                 let backing = sealed.backing().clone();
-                keeping_times(backing, || sealed.seal_next(step, job.ticket, synced, now_s)).map(|(step, ticket)| (Some(step), ticket))
+                keeping_times(backing, || sealed.seal_next(step, job.ticket, synced, now_s))
+                    .map(|(step, ticket)| (Some(step), ticket))
             }
         };
         match next {
@@ -197,42 +229,49 @@ impl FileSystem {
                     Some(SealStep::Sealed) => status.sealed_count += 1,
                     _ => status.synced_count += 1,
                 }
-                self.rest(job.pin, &mut state);
+                self.rest(&node, &mut state);
                 None
             }
             Err(e) => {
-                self.failed(job.pin, &mut state, &e, status);
+                self.failed(&node, &mut state, &e, status);
                 None
             }
         }
     }
 
-    /// Back on the list while there is more to come, else off it and out of memory.
-    fn rest(&self, pin: Pin, state: &mut FileState) {
-        let done = state.sealed.as_ref().is_none_or(|sealed| sealed.is_clean() && !sealed.is_unsynced());
-        if !done {
-            self.committer.list.lock().push(pin);
-            return;
-        }
+    fn unlist(&self, node: &Arc<Node>, state: &mut FileState) {
         state.listed = false;
-        if state.opens == 0 {
-            self.put_away(state);
+        self.committer.remove(node);
+    }
+
+    /// Off the list and out of memory when nothing more is to come.
+    fn rest(&self, node: &Arc<Node>, state: &mut FileState) {
+        let done = state
+            .sealed
+            .as_ref()
+            .is_none_or(|sealed| sealed.is_clean() && !sealed.is_unsynced());
+        if done {
+            self.unlist(node, state);
+            if state.opens == 0 {
+                self.put_away(state);
+            }
         }
     }
 
-    fn failed(&self, pin: Pin, state: &mut FileState, e: &StoreError, status: &mut CommitStatus) {
+    fn failed(&self, node: &Arc<Node>, state: &mut FileState, e: &StoreError, status: &mut CommitStatus) {
         status.failed_count += 1;
-        let node = pin.node().clone();
         let path = String::from_utf8_lossy(&node.home().path()).into_owned();
         if matches!(e, StoreError::SyncFailed) && state.opens == 0 {
             // Nothing more can be promised here; the next opening recovers what is on disk.
             log::error!("recording inode {} in {path:?} stays unsealed: {e}", node.ino);
-            state.listed = false;
             state.sealed = None;
+            self.unlist(node, state);
             return;
         }
-        log::error!("cannot make recording inode {} in {path:?} durable, will try again: {e}", node.ino);
-        self.committer.list.lock().push(pin);
+        log::error!(
+            "cannot make recording inode {} in {path:?} durable, will try again: {e}",
+            node.ino
+        );
     }
 
     /// Seals everything at the end, when no request comes any more. Returns how many files are left.
@@ -252,7 +291,10 @@ impl FileSystem {
     /// # Errors
     /// Errors of the disk.
     pub fn sync_store(&self) -> io::Result<()> {
-        let root = self.nodes.root().open(&self.tree, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)?;
+        let root = self
+            .nodes
+            .root()
+            .open(&self.tree, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)?;
         Ok(rustix::fs::syncfs(root.as_fd())?)
     }
 }

@@ -37,8 +37,12 @@ impl FileSystem {
             if got == 0 {
                 return Ok(0);
             }
-            let asked =
-                WriteAsked { plain_offset: to.plain_offset, data: &buffer[..got], drops_privileges: true, from_mapping: false };
+            let asked = WriteAsked {
+                plain_offset: to.plain_offset,
+                data: &buffer[..got],
+                drops_privileges: true,
+                from_mapping: false,
+            };
             self.write(to.fh, &asked)
         })
     }

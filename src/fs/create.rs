@@ -25,26 +25,49 @@ impl FileSystem {
     ///
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
-    pub fn create(&self, parent: u64, name: &OsStr, mode: u32, how: OpenMode, caller: Caller) -> FsResult<(Entry, Opened)> {
+    pub fn create(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        how: OpenMode,
+        caller: Caller,
+    ) -> FsResult<(Entry, Opened)> {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let made = self.new_file(&parent, &name, mode, caller);
         match made {
             Ok((node, entry, file)) => {
-                let opened = self.open_new(&node, file, how).inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
+                let opened = self
+                    .open_new(&node, file, how)
+                    .inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
                 Ok((entry, opened))
             }
             Err(Errno::EEXIST) if !how.exclusive => {
                 let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
                 let (node, entry) = self.meet(&parent, &name, &stat)?;
-                let opened = self.open_node(&node, how, caller).inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
-                Ok((Entry { attr: self.attr_of(&node)?, ..entry }, opened))
+                let opened = self
+                    .open_node(&node, how, caller)
+                    .inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
+                Ok((
+                    Entry {
+                        attr: self.attr_of(&node)?,
+                        ..entry
+                    },
+                    opened,
+                ))
             }
             Err(e) => Err(e),
         }
     }
 
-    fn new_file(&self, parent: &Arc<Node>, name: &CStr, mode: u32, caller: Caller) -> FsResult<(Arc<Node>, Entry, File)> {
+    fn new_file(
+        &self,
+        parent: &Arc<Node>,
+        name: &CStr,
+        mode: u32,
+        caller: Caller,
+    ) -> FsResult<(Arc<Node>, Entry, File)> {
         let account = self.account_of(parent)?;
         let operation = self.dirty.enter();
         self.mark(&operation, &account);
@@ -59,7 +82,13 @@ impl FileSystem {
     }
 
     /// Room for a new name, asked for only after a name that exists was ruled out.
-    fn reserve_name(&self, parent: &Node, name: &CStr, account: &Arc<Account>, wanted: Meters) -> FsResult<Reservation> {
+    fn reserve_name(
+        &self,
+        parent: &Node,
+        name: &CStr,
+        account: &Arc<Account>,
+        wanted: Meters,
+    ) -> FsResult<Reservation> {
         self.ledger.reserve(account, wanted).map_err(|refusal| {
             match parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, name)) {
                 Ok(_) => Errno::EEXIST,
@@ -89,10 +118,14 @@ impl FileSystem {
         let account = self.account_of(&parent)?;
         let operation = self.dirty.enter();
         self.mark(&operation, &account);
-        let made = self.reserve_name(&parent, &name, &account, Meters::ONE_DIR).and_then(|reservation| {
-            let bits = Mode::from_raw_mode(mode & 0o777);
-            parent.with_path(&self.tree, |dir| Ok(rustix::fs::mkdirat(dir, &name, bits)?)).map(|()| reservation)
-        });
+        let made = self
+            .reserve_name(&parent, &name, &account, Meters::ONE_DIR)
+            .and_then(|reservation| {
+                let bits = Mode::from_raw_mode(mode & 0o777);
+                parent
+                    .with_path(&self.tree, |dir| Ok(rustix::fs::mkdirat(dir, &name, bits)?))
+                    .map(|()| reservation)
+            });
         let reservation = match made {
             Ok(reservation) => reservation,
             Err(Errno::EEXIST) if self.may_still_make(&parent, &name, caller) => {
@@ -119,7 +152,13 @@ impl FileSystem {
     pub fn mknod(&self, parent: u64, name: &OsStr, mode: u32, device: u64, caller: Caller) -> FsResult<Entry> {
         let kind = FileType::from_raw_mode(mode);
         self.new_name(parent, name, mode, caller, |dir, name| {
-            Ok(rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(mode & 0o777), device)?)
+            Ok(rustix::fs::mknodat(
+                dir,
+                name,
+                kind,
+                Mode::from_raw_mode(mode & 0o777),
+                device,
+            )?)
         })
     }
 
@@ -128,7 +167,9 @@ impl FileSystem {
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
     pub fn symlink(&self, parent: u64, name: &OsStr, target: &Path, caller: Caller) -> FsResult<Entry> {
-        self.new_name(parent, name, 0o777, caller, |dir, name| Ok(rustix::fs::symlinkat(target, dir, name)?))
+        self.new_name(parent, name, 0o777, caller, |dir, name| {
+            Ok(rustix::fs::symlinkat(target, dir, name)?)
+        })
     }
 
     fn new_name(
@@ -165,7 +206,10 @@ impl FileSystem {
             let stat = self.tree.stat_at(dir, name)?;
             Ok((stat, self.tree.generation_at(dir, name)?))
         })?;
-        before_meeting(&Made { ino: crate::id::Ino(stat.stx_ino), generation });
+        before_meeting(&Made {
+            ino: crate::id::Ino(stat.stx_ino),
+            generation,
+        });
         let given = (caller.uid, caller.gid) != (self.daemon.uid, self.daemon.gid) || mode & SPECIAL_BITS != 0;
         if !given {
             return self.meet(parent, name, &stat);
@@ -175,7 +219,8 @@ impl FileSystem {
             let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
             let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
             let mode = if is_link { 0 } else { mode };
-            self.finish_inode(parent, fd.as_fd(), mode, caller).map_err(|e| io::Error::from_raw_os_error(e.0))?;
+            self.finish_inode(parent, fd.as_fd(), mode, caller)
+                .map_err(|e| io::Error::from_raw_os_error(e.0))?;
             stat_fd(fd)
         })?;
         self.meet(parent, name, &stat)
@@ -208,14 +253,22 @@ impl FileSystem {
         parent.with_path(&self.tree, |dir| {
             node.with_path(&self.tree, |fd| {
                 let path = crate::store::tree::proc_path(fd);
-                Ok(rustix::fs::linkat(rustix::fs::CWD, path.as_c_str(), dir, &name, AtFlags::SYMLINK_FOLLOW)?)
+                Ok(rustix::fs::linkat(
+                    rustix::fs::CWD,
+                    path.as_c_str(),
+                    dir,
+                    &name,
+                    AtFlags::SYMLINK_FOLLOW,
+                )?)
             })
             .map_err(|e| io::Error::from_raw_os_error(e.0))
         })?;
         let new_home = self.links.added(&self.ledger, node.ino, bytes, &from, &account);
         self.recharge(&home, &new_home, Meters::of_file(bytes));
         *node.file.home.write() = new_home;
-        node.file.several_links.store(true, std::sync::atomic::Ordering::Release);
+        node.file
+            .several_links
+            .store(true, std::sync::atomic::Ordering::Release);
         drop(state);
         let stat = node.with_path(&self.tree, |fd| stat_fd(fd))?;
         self.meet(&parent, &name, &stat).map(|(_, entry)| entry)

@@ -45,7 +45,10 @@ impl FileSystem {
             return Ok(Found::Absent);
         }
         let (is_slot, is_tenant) = self.with_components(parent, |components| {
-            (self.config.is_date_slot(components), self.config.is_tenant_slot(components))
+            (
+                self.config.is_date_slot(components),
+                self.config.is_tenant_slot(components),
+            )
         })?;
         if !is_slot && !is_tenant {
             return Ok(Found::Absent);
@@ -58,7 +61,9 @@ impl FileSystem {
         {
             return Ok(Found::Entry(entry));
         }
-        self.date_dirs.walkers.told_absent(caller.thread, place, self.clock.monotonic(), self.walking_lifetime());
+        self.date_dirs
+            .walkers
+            .told_absent(caller.thread, place, self.clock.monotonic(), self.walking_lifetime());
         Ok(Found::AbsentForNow)
     }
 
@@ -81,7 +86,10 @@ impl FileSystem {
             }
         }
         let now = self.clock.monotonic();
-        Ok(self.date_dirs.walkers.may_make(caller.thread, place, &way, now, self.walking_lifetime()))
+        Ok(self
+            .date_dirs
+            .walkers
+            .may_make(caller.thread, place, &way, now, self.walking_lifetime()))
     }
 
     /// Whether a date directory that exists is to be answered as absent to this caller, whose mkdir
@@ -97,14 +105,19 @@ impl FileSystem {
     /// The caller made a directory, or was told so.
     pub(super) fn note_made(&self, parent: &Node, name: &CStr, caller: Caller) {
         if self.date_dirs.walkers.are_any() {
-            self.date_dirs.walkers.made(caller.thread, (parent.ino, name.to_bytes().to_vec()));
+            self.date_dirs
+                .walkers
+                .made(caller.thread, (parent.ino, name.to_bytes().to_vec()));
         }
     }
 
     fn is_date_name(&self, parent: &Node, name: &CStr) -> FsResult<bool> {
         self.with_components(parent, |components| {
             self.days_at_hand().iter().any(|&(day, next)| {
-                self.config.date_names(components, day, next).iter().any(|wanted| wanted.as_bytes() == name.to_bytes())
+                self.config
+                    .date_names(components, day, next)
+                    .iter()
+                    .any(|wanted| wanted.as_bytes() == name.to_bytes())
             })
         })
     }
@@ -172,7 +185,12 @@ impl FileSystem {
             return Vec::new();
         }
         let yesterday = self.day(-1);
-        let mut past: Vec<_> = self.ledger.accounts().into_iter().filter(|account| self.is_past(account, yesterday)).collect();
+        let mut past: Vec<_> = self
+            .ledger
+            .accounts()
+            .into_iter()
+            .filter(|account| self.is_past(account, yesterday))
+            .collect();
         past.sort_by_key(|account| std::cmp::Reverse(account.components().len()));
         past.iter().filter_map(|account| self.remove_past(account)).collect()
     }
@@ -195,7 +213,14 @@ impl FileSystem {
         self.mark(&operation, account);
         rustix::fs::unlinkat(&dir, &name, AtFlags::REMOVEDIR).ok()?;
         self.directory_gone(&parent, account.ino().0);
-        let parent = if parent.is_root() { crate::fs::ROOT_NODE } else { parent.ino().0 };
-        Some(Vanished { parent, name: OsString::from_vec(name.into_bytes()) })
+        let parent = if parent.is_root() {
+            crate::fs::ROOT_NODE
+        } else {
+            parent.ino().0
+        };
+        Some(Vanished {
+            parent,
+            name: OsString::from_vec(name.into_bytes()),
+        })
     }
 }

@@ -58,7 +58,12 @@ impl FileSystem {
         }
         let directory = node.open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let pin = self.nodes.pin(&node);
-        Ok(self.handles.insert(Handle::directory(pin, Stream { directory: Mutex::new(directory) })))
+        Ok(self.handles.insert(Handle::directory(
+            pin,
+            Stream {
+                directory: Mutex::new(directory),
+            },
+        )))
     }
 
     /// Hands names from `position` on to `take` until it says that it is full (true). With entries,
@@ -66,7 +71,13 @@ impl FileSystem {
     ///
     /// # Errors
     /// EBADF; errors of the backing directory.
-    pub fn readdir(&self, fh: Fh, position: u64, listing: Listing, mut take: impl FnMut(&DirEntry<'_>) -> bool) -> FsResult<()> {
+    pub fn readdir(
+        &self,
+        fh: Fh,
+        position: u64,
+        listing: Listing,
+        mut take: impl FnMut(&DirEntry<'_>) -> bool,
+    ) -> FsResult<()> {
         let handle = self.handles.get(fh)?;
         let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
         let directory = stream.directory.lock();
@@ -96,7 +107,12 @@ impl FileSystem {
         Ok(())
     }
 
-    fn listed_entry(&self, handle: &Arc<Handle>, directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) -> Option<Entry> {
+    fn listed_entry(
+        &self,
+        handle: &Arc<Handle>,
+        directory: std::os::fd::BorrowedFd<'_>,
+        name: &std::ffi::CStr,
+    ) -> Option<Entry> {
         let stat = self.tree.stat_at(directory, name).ok()?;
         self.meet(handle.node(), name, &stat).ok().map(|(_, entry)| entry)
     }

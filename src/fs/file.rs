@@ -105,7 +105,11 @@ impl FileSystem {
     pub(super) fn open_new(&self, node: &Arc<Node>, file: File, how: OpenMode) -> FsResult<Opened> {
         let mut state = node.file.state.lock();
         if state.sealed.is_none() {
-            state.sealed = Some(SealedFile::new_empty(Arc::new(file), self.ring.clone(), self.write_options));
+            state.sealed = Some(SealedFile::new_empty(
+                Arc::new(file),
+                self.ring.clone(),
+                self.write_options,
+            ));
         }
         Ok(self.admit(node, &mut state, how))
     }
@@ -130,7 +134,9 @@ impl FileSystem {
     pub(super) fn load(&self, node: &Arc<Node>, state: &mut FileState, for_writing: bool) -> Result<(), StoreError> {
         let file = match node.open(&self.tree, OFlags::RDWR) {
             Ok(file) => file,
-            Err(e) if !for_writing && e.kind() == std::io::ErrorKind::PermissionDenied => node.open(&self.tree, OFlags::RDONLY)?,
+            Err(e) if !for_writing && e.kind() == std::io::ErrorKind::PermissionDenied => {
+                node.open(&self.tree, OFlags::RDONLY)?
+            }
             Err(e) => return Err(e.into()),
         };
         state.sealed = Some(SealedFile::load(Arc::new(file), self.ring.clone(), self.write_options)?);
@@ -141,7 +147,11 @@ impl FileSystem {
     pub(super) fn log_damage(&self, node: &Node, state: &mut FileState, what: &str) {
         if !std::mem::replace(&mut state.damage_logged, true) {
             let path = node.file.home.read().path();
-            log::error!("damaged recording: inode {} in {:?}: {what}", node.ino, String::from_utf8_lossy(&path));
+            log::error!(
+                "damaged recording: inode {} in {:?}: {what}",
+                node.ino,
+                String::from_utf8_lossy(&path)
+            );
         }
     }
 
@@ -201,13 +211,27 @@ impl FileSystem {
         written
     }
 
-    pub(super) fn write_under_lock(&self, node: &Node, state: &mut FileState, plain_offset: u64, data: &[u8], appends: bool) -> FsResult<usize> {
+    pub(super) fn write_under_lock(
+        &self,
+        node: &Node,
+        state: &mut FileState,
+        plain_offset: u64,
+        data: &[u8],
+        appends: bool,
+    ) -> FsResult<usize> {
         let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
         let old_length = sealed.plain_length();
         let plain_offset = if appends { old_length } else { plain_offset };
         let home = node.home();
-        let ask = WriteAsk { plain_offset, size: data.len() as u64, old_length };
-        let (accepted, reservation) = self.ledger.reserve_write(&home, ask).map_err(|refusal| self.refused(&refusal))?;
+        let ask = WriteAsk {
+            plain_offset,
+            size: data.len() as u64,
+            old_length,
+        };
+        let (accepted, reservation) = self
+            .ledger
+            .reserve_write(&home, ask)
+            .map_err(|refusal| self.refused(&refusal))?;
         let written = sealed.write(plain_offset, &data[..accepted as usize]);
         let growth = sealed.plain_length().saturating_sub(old_length);
         reservation.claim(Meters::of_bytes(growth));
@@ -220,9 +244,17 @@ impl FileSystem {
 
     /// Pages of a shared mapping: what lies inside the length is written, the rest of the last page
     /// is not content. The kernel takes no short answer here.
-    fn write_back_page(&self, node: &Arc<Node>, state: &mut MutexGuard<'_, FileState>, asked: &WriteAsked<'_>) -> FsResult<usize> {
+    fn write_back_page(
+        &self,
+        node: &Arc<Node>,
+        state: &mut MutexGuard<'_, FileState>,
+        asked: &WriteAsked<'_>,
+    ) -> FsResult<usize> {
         let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
-        let inside = sealed.plain_length().saturating_sub(asked.plain_offset).min(asked.data.len() as u64) as usize;
+        let inside = sealed
+            .plain_length()
+            .saturating_sub(asked.plain_offset)
+            .min(asked.data.len() as u64) as usize;
         let mut done = 0;
         while done < inside {
             done += sealed.write(asked.plain_offset + done as u64, &asked.data[done..inside])?;
@@ -263,12 +295,16 @@ impl FileSystem {
         let _turn = node.file.sync_turn.lock();
         let (backing, ticket) = {
             let mut state = node.file.state.lock();
-            let Some(sealed) = state.sealed.as_mut() else { return Ok(()) };
+            let Some(sealed) = state.sealed.as_mut() else {
+                return Ok(());
+            };
             (sealed.backing().clone(), sealed.begin_sync()?)
         };
         let synced = backing.sync_data();
         let mut state = node.file.state.lock();
-        let Some(sealed) = state.sealed.as_mut() else { return Ok(synced?) };
+        let Some(sealed) = state.sealed.as_mut() else {
+            return Ok(synced?);
+        };
         Ok(sealed.finish_sync(ticket, synced)?)
     }
 
@@ -291,7 +327,9 @@ impl FileSystem {
             if state.unlinked {
                 let operation = self.dirty.enter();
                 self.mark_file(&operation, node);
-                let Some(sealed) = state.sealed.as_ref() else { return Ok(()) };
+                let Some(sealed) = state.sealed.as_ref() else {
+                    return Ok(());
+                };
                 let bytes = sealed.plain_length();
                 self.uncharge_unlinked(node, &mut state, bytes);
                 return Ok(());

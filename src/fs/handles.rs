@@ -24,12 +24,22 @@ pub struct Handle {
 impl Handle {
     /// A handle on a file.
     pub fn file(pin: Pin, appends: bool, writes: bool) -> Self {
-        Self { pin, appends, writes, stream: None }
+        Self {
+            pin,
+            appends,
+            writes,
+            stream: None,
+        }
     }
 
     /// A handle on a directory.
     pub fn directory(pin: Pin, stream: Stream) -> Self {
-        Self { pin, appends: false, writes: false, stream: Some(stream) }
+        Self {
+            pin,
+            appends: false,
+            writes: false,
+            stream: Some(stream),
+        }
     }
 
     /// What is open.

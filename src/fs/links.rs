@@ -42,13 +42,22 @@ impl Links {
         let parents: Vec<_> = loaded.parents.iter().filter_map(|&ino| ledger.account(ino)).collect();
         if let Some(home) = common(ledger, &parents) {
             ledger.charge_forced(&home, Meters::of_file(loaded.bytes));
-            self.table.lock().insert(loaded.ino, Link { bytes: loaded.bytes, parents });
+            self.table.lock().insert(
+                loaded.ino,
+                Link {
+                    bytes: loaded.bytes,
+                    parents,
+                },
+            );
         }
     }
 
     /// The directories that hold its names; empty when it has only one.
     pub fn parents(&self, ino: Ino) -> Vec<Arc<Account>> {
-        self.table.lock().get(&ino).map_or_else(Vec::new, |link| link.parents.clone())
+        self.table
+            .lock()
+            .get(&ino)
+            .map_or_else(Vec::new, |link| link.parents.clone())
     }
 
     /// The account that an inode with several names is charged to.
@@ -57,9 +66,19 @@ impl Links {
     }
 
     /// A name came to be in `parent`; `home` held the only name until now. Returns the new home.
-    pub fn added(&self, ledger: &Ledger, ino: Ino, bytes: u64, home: &Arc<Account>, parent: &Arc<Account>) -> Arc<Account> {
+    pub fn added(
+        &self,
+        ledger: &Ledger,
+        ino: Ino,
+        bytes: u64,
+        home: &Arc<Account>,
+        parent: &Arc<Account>,
+    ) -> Arc<Account> {
         let mut table = self.table.lock();
-        let link = table.entry(ino).or_insert_with(|| Link { bytes, parents: vec![home.clone()] });
+        let link = table.entry(ino).or_insert_with(|| Link {
+            bytes,
+            parents: vec![home.clone()],
+        });
         link.parents.push(parent.clone());
         link.bytes = bytes;
         let parents = link.parents.clone();
@@ -137,7 +156,12 @@ impl Links {
 
     /// What the table adds to the own figures of accounts.
     pub fn charges(&self, ledger: &Ledger) -> LinkCharge {
-        let links: Vec<_> = self.table.lock().values().map(|link| (link.bytes, link.parents.clone())).collect();
+        let links: Vec<_> = self
+            .table
+            .lock()
+            .values()
+            .map(|link| (link.bytes, link.parents.clone()))
+            .collect();
         let mut charges = LinkCharge::new();
         for (bytes, parents) in links {
             if let Some(home) = common(ledger, &parents) {
@@ -150,7 +174,11 @@ impl Links {
 }
 
 fn row(ino: Ino, link: &Link) -> MultiLink {
-    MultiLink { ino, bytes: link.bytes, parents: link.parents.iter().map(|account| account.ino()).collect() }
+    MultiLink {
+        ino,
+        bytes: link.bytes,
+        parents: link.parents.iter().map(|account| account.ino()).collect(),
+    }
 }
 
 fn common(ledger: &Ledger, parents: &[Arc<Account>]) -> Option<Arc<Account>> {

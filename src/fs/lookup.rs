@@ -59,7 +59,10 @@ impl FileSystem {
         node.mode.store(u32::from(stat.stx_mode), Ordering::Release);
         if is_directory {
             if self.ledger.account(node.ino).is_none() {
-                log::warn!("directory inode {} appeared in the store behind the daemon's back; it is counted from now on", node.ino);
+                log::warn!(
+                    "directory inode {} appeared in the store behind the daemon's back; it is counted from now on",
+                    node.ino
+                );
                 self.insert_account(&account, node.ino, node.generation, name.to_bytes());
             }
         } else if stat.stx_nlink > 1
@@ -88,8 +91,15 @@ impl FileSystem {
     }
 
     fn entry(&self, node: &Arc<Node>, stat: &Statx) -> FsResult<Entry> {
-        let length = if node.is_file() { Some(self.length_of(node, stat)?) } else { None };
-        Ok(Entry { attr: Attr::of(stat, length), generation: node.generation })
+        let length = if node.is_file() {
+            Some(self.length_of(node, stat)?)
+        } else {
+            None
+        };
+        Ok(Entry {
+            attr: Attr::of(stat, length),
+            generation: node.generation,
+        })
     }
 
     /// The plaintext length: from memory while the file is in use, else from its size on disk.
@@ -159,7 +169,9 @@ impl FileSystem {
     /// EINVAL for anything else.
     pub fn readlink(&self, number: u64) -> FsResult<Vec<u8>> {
         let node = self.nodes.get(number)?;
-        node.with_path(&self.tree, |fd| Ok(rustix::fs::readlinkat(fd, c"", Vec::new())?.into_bytes()))
+        node.with_path(&self.tree, |fd| {
+            Ok(rustix::fs::readlinkat(fd, c"", Vec::new())?.into_bytes())
+        })
     }
 
     /// Gives a new inode to its caller. In a set-group-id directory the group is the directory's.

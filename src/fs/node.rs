@@ -153,7 +153,11 @@ pub struct Nodes {
 impl Nodes {
     /// A table with nothing but the root in it.
     pub fn new(root: Node, tree: Arc<Tree>) -> Self {
-        Self { table: DashMap::new(), root: Arc::new(root), tree }
+        Self {
+            table: DashMap::new(),
+            root: Arc::new(root),
+            tree,
+        }
     }
 
     /// The root directory.
@@ -174,7 +178,13 @@ impl Nodes {
 
     /// The node of an inode that was found on disk: the known one, or `fresh` when there is none or
     /// the number was reused. It is counted as looked up, or pinned, before anyone can drop it.
-    pub fn meet(self: &Arc<Self>, ino: u64, generation: u32, by: Meeting, fresh: impl FnOnce() -> io::Result<Node>) -> FsResult<Arc<Node>> {
+    pub fn meet(
+        self: &Arc<Self>,
+        ino: u64,
+        generation: u32,
+        by: Meeting,
+        fresh: impl FnOnce() -> io::Result<Node>,
+    ) -> FsResult<Arc<Node>> {
         if let Some(node) = self.table.get(&ino)
             && node.generation == generation
         {
@@ -190,7 +200,8 @@ impl Nodes {
             }
             Entry::Occupied(mut entry) => {
                 // The kernel counts look-ups by number, so the new inode inherits the old one's.
-                made.lookups.store(entry.get().lookups.load(Ordering::Acquire), Ordering::Release);
+                made.lookups
+                    .store(entry.get().lookups.load(Ordering::Acquire), Ordering::Release);
                 count(&made, by);
                 let old = entry.insert(made.clone());
                 self.tree.release_anchor(&old.anchor);
@@ -207,17 +218,25 @@ impl Nodes {
     /// Keeps a node in the table until the pin is dropped.
     pub fn pin(self: &Arc<Self>, node: &Arc<Node>) -> Pin {
         node.pins.fetch_add(1, Ordering::AcqRel);
-        Pin { node: node.clone(), nodes: self.clone() }
+        Pin {
+            node: node.clone(),
+            nodes: self.clone(),
+        }
     }
 
     /// A pin for a node that was met with [`Meeting::Pinned`].
     pub fn adopt_pin(self: &Arc<Self>, node: Arc<Node>) -> Pin {
-        Pin { node, nodes: self.clone() }
+        Pin {
+            node,
+            nodes: self.clone(),
+        }
     }
 
     /// The kernel forgets `count` look-ups.
     pub fn forget(&self, number: u64, count: u64) {
-        let Some(node) = self.table.get(&number).map(|node| node.clone()) else { return };
+        let Some(node) = self.table.get(&number).map(|node| node.clone()) else {
+            return;
+        };
         let lower = |now: u64| Some(now.saturating_sub(count));
         let _ = node.lookups.fetch_update(Ordering::AcqRel, Ordering::Acquire, lower);
         self.drop_if_unused(number, &node);
@@ -228,7 +247,10 @@ impl Nodes {
         if !unused(node) {
             return;
         }
-        if let Some((_, gone)) = self.table.remove_if(&number, |_, held| Arc::ptr_eq(held, node) && unused(held)) {
+        if let Some((_, gone)) = self
+            .table
+            .remove_if(&number, |_, held| Arc::ptr_eq(held, node) && unused(held))
+        {
             self.tree.release_anchor(&gone.anchor);
         }
     }

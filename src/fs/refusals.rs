@@ -29,7 +29,9 @@ pub struct Refusals {
 impl Refusals {
     /// Logs a refusal unless its burst was logged already.
     pub fn note(&self, refusal: &Refusal, now: Duration) {
-        let Some(unlogged) = self.is_news(refusal, now) else { return };
+        let Some(unlogged) = self.is_news(refusal, now) else {
+            return;
+        };
         if unlogged > 0 {
             log::warn!("{refusal} (and {unlogged} times more since the last line about it)");
         } else {
@@ -66,13 +68,27 @@ mod tests {
     #[test]
     fn a_burst_is_one_line_and_the_next_one_tells_how_many_there_were() {
         let refusals = Refusals::default();
-        let refusal =
-            Refusal { account: Ino(7), path: "acme".into(), meter: Meter::Bytes, used: 10, limit: 10, wanted: 1, is_mount: false };
+        let refusal = Refusal {
+            account: Ino(7),
+            path: "acme".into(),
+            meter: Meter::Bytes,
+            used: 10,
+            limit: 10,
+            wanted: 1,
+            is_mount: false,
+        };
         assert_eq!(refusals.is_news(&refusal, Duration::from_secs(100)), Some(0));
         assert_eq!(refusals.is_news(&refusal, Duration::from_secs(101)), None);
         assert_eq!(refusals.is_news(&refusal, Duration::from_secs(102)), None);
         assert_eq!(refusals.is_news(&refusal, Duration::from_secs(131)), Some(2));
-        let other = Refusal { meter: Meter::Files, ..refusal };
-        assert_eq!(refusals.is_news(&other, Duration::from_secs(131)), Some(0), "another meter is another burst");
+        let other = Refusal {
+            meter: Meter::Files,
+            ..refusal
+        };
+        assert_eq!(
+            refusals.is_news(&other, Duration::from_secs(131)),
+            Some(0),
+            "another meter is another burst"
+        );
     }
 }

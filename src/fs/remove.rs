@@ -34,20 +34,30 @@ impl FileSystem {
         self.mark(&operation, &account);
         self.mark_file(&operation, node);
         let mut state = node.file.state.lock();
-        parent.with_path(&self.tree, |dir| Ok(rustix::fs::unlinkat(dir, &name, AtFlags::empty())?))?;
+        parent.with_path(&self.tree, |dir| {
+            Ok(rustix::fs::unlinkat(dir, &name, AtFlags::empty())?)
+        })?;
         self.name_gone(node, &mut state, &account, &stat);
         Ok(())
     }
 
     /// The books after a name of `node` in `parent` is gone; `stat` was taken before.
-    pub(super) fn name_gone(&self, node: &Arc<Node>, state: &mut MutexGuard<'_, FileState>, parent: &Account, stat: &Statx) {
+    pub(super) fn name_gone(
+        &self,
+        node: &Arc<Node>,
+        state: &mut MutexGuard<'_, FileState>,
+        parent: &Account,
+        stat: &Statx,
+    ) {
         let bytes = self.length_under_lock(node, state, stat);
         if stat.stx_nlink > 1 {
             let home = node.home();
             if let Some((new_home, names)) = self.links.removed(&self.ledger, node.ino, parent) {
                 self.recharge(&home, &new_home, Meters::of_file(bytes));
                 *node.file.home.write() = new_home;
-                node.file.several_links.store(names > 1, std::sync::atomic::Ordering::Release);
+                node.file
+                    .several_links
+                    .store(names > 1, std::sync::atomic::Ordering::Release);
             }
             return;
         }
@@ -73,7 +83,10 @@ impl FileSystem {
         if let Some(sealed) = &state.sealed {
             return sealed.plain_length();
         }
-        match node.with_path(&self.tree, |fd| crate::store::tree::stat_fd(fd)).map_or(classify(stat.stx_size), |now| classify(now.stx_size)) {
+        match node
+            .with_path(&self.tree, |fd| crate::store::tree::stat_fd(fd))
+            .map_or(classify(stat.stx_size), |now| classify(now.stx_size))
+        {
             SizeOnDisk::Clean(length) => length,
             SizeOnDisk::Unclean | SizeOnDisk::Damaged => 0,
         }
@@ -97,7 +110,9 @@ impl FileSystem {
         if let Some(gone) = &gone {
             self.mark(&operation, gone);
         }
-        parent.with_path(&self.tree, |dir| Ok(rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR)?))?;
+        parent.with_path(&self.tree, |dir| {
+            Ok(rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR)?)
+        })?;
         self.directory_gone(&account, stat.stx_ino);
         Ok(())
     }

@@ -53,11 +53,26 @@ impl FileSystem {
     /// # Errors
     /// ENOENT, EEXIST, ENOTEMPTY, EISDIR, ENOTDIR, EINVAL; EDQUOT or ENOSPC when the new place has
     /// no room, and then nothing changed.
-    pub fn rename(&self, parent: u64, name: &OsStr, new_parent: u64, new_name: &OsStr, kind: RenameKind) -> FsResult<()> {
+    pub fn rename(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        new_parent: u64,
+        new_name: &OsStr,
+        kind: RenameKind,
+    ) -> FsResult<()> {
         let (from_dir, to_dir) = (self.nodes.get(parent)?, self.nodes.get(new_parent)?);
         let (name, new_name) = (c_name(name)?, c_name(new_name)?);
-        let from = Side { dir: &from_dir, account: self.account_of(&from_dir)?, name: &name };
-        let to = Side { dir: &to_dir, account: self.account_of(&to_dir)?, name: &new_name };
+        let from = Side {
+            dir: &from_dir,
+            account: self.account_of(&from_dir)?,
+            name: &name,
+        };
+        let to = Side {
+            dir: &to_dir,
+            account: self.account_of(&to_dir)?,
+            name: &new_name,
+        };
         let _turn = self.tree_lock.lock();
         let source = self.was(&from)?.ok_or(Errno::ENOENT)?;
         let target = self.was(&to)?;
@@ -80,7 +95,10 @@ impl FileSystem {
         match side.dir.with_path(&self.tree, |dir| self.tree.stat_at(dir, side.name)) {
             Ok(stat) => {
                 let node = self.meet_as(side.dir, side.name, &stat, Meeting::Pinned)?;
-                Ok(Some(Was { stat, pin: self.nodes.adopt_pin(node) }))
+                Ok(Some(Was {
+                    stat,
+                    pin: self.nodes.adopt_pin(node),
+                }))
             }
             Err(Errno::ENOENT) => Ok(None),
             Err(e) => Err(e),
@@ -101,17 +119,36 @@ impl FileSystem {
     fn rename_on_disk(&self, from: &Side<'_>, to: &Side<'_>, flags: RenameFlags) -> FsResult<()> {
         from.dir.with_path(&self.tree, |from_fd| {
             to.dir
-                .with_path(&self.tree, |to_fd| Ok(rustix::fs::renameat_with(from_fd, from.name, to_fd, to.name, flags)?))
+                .with_path(&self.tree, |to_fd| {
+                    Ok(rustix::fs::renameat_with(from_fd, from.name, to_fd, to.name, flags)?)
+                })
                 .map_err(|e| std::io::Error::from_raw_os_error(e.0))
         })
     }
 
-    fn replace(&self, from: &Side<'_>, to: &Side<'_>, source: &Was, target: Option<&Was>, kind: RenameKind) -> FsResult<()> {
-        let flags = if kind == RenameKind::NoReplace { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
+    fn replace(
+        &self,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        source: &Was,
+        target: Option<&Was>,
+        kind: RenameKind,
+    ) -> FsResult<()> {
+        let flags = if kind == RenameKind::NoReplace {
+            RenameFlags::NOREPLACE
+        } else {
+            RenameFlags::empty()
+        };
         if source.is_directory() {
             let account = self.account_by_ino(Ino(source.stat.stx_ino))?;
-            let credit = if target.is_some() { Meters::ONE_DIR } else { Meters::ZERO };
-            let moved = self.ledger.move_directory(&account, &to.account, to.name.to_bytes(), credit);
+            let credit = if target.is_some() {
+                Meters::ONE_DIR
+            } else {
+                Meters::ZERO
+            };
+            let moved = self
+                .ledger
+                .move_directory(&account, &to.account, to.name.to_bytes(), credit);
             let moved = moved.map_err(|refusal| self.refused(&refusal))?;
             self.rename_on_disk(from, to, flags)?;
             moved.commit();
@@ -126,11 +163,15 @@ impl FileSystem {
         let bytes = self.length_under_lock(source_node, &source_state, &source.stat);
         let old_home = source_node.home();
         let new_home = if source.stat.stx_nlink > 1 {
-            self.links.home_if_moved(&self.ledger, source_node.ino, &from.account, &to.account).unwrap_or_else(|| old_home.clone())
+            self.links
+                .home_if_moved(&self.ledger, source_node.ino, &from.account, &to.account)
+                .unwrap_or_else(|| old_home.clone())
         } else {
             to.account.clone()
         };
-        let victim = target.filter(|target| !target.is_directory()).map(|target| (target, target.pin.node()));
+        let victim = target
+            .filter(|target| !target.is_directory())
+            .map(|target| (target, target.pin.node()));
         let mut victim_state = victim.map(|(_, node)| node.file.state.lock());
         let credit = match (victim, &victim_state) {
             (Some((target, node)), Some(state)) if target.stat.stx_nlink == 1 && state.opens == 0 => {
@@ -138,12 +179,15 @@ impl FileSystem {
             }
             _ => Meters::ZERO,
         };
-        let moved = self.ledger.transfer(&old_home, &new_home, Meters::of_file(bytes), credit);
+        let moved = self
+            .ledger
+            .transfer(&old_home, &new_home, Meters::of_file(bytes), credit);
         let moved = moved.map_err(|refusal| self.refused(&refusal))?;
         self.rename_on_disk(from, to, flags)?;
         moved.commit();
         if source.stat.stx_nlink > 1 {
-            self.links.moved(&self.ledger, source_node.ino, &from.account, &to.account);
+            self.links
+                .moved(&self.ledger, source_node.ino, &from.account, &to.account);
         }
         *source_node.file.home.write() = new_home;
         if let (Some((target, node)), Some(state)) = (victim, victim_state.as_mut()) {
@@ -167,8 +211,16 @@ impl FileSystem {
         let target_state = target.pin.node().file.state.lock();
         let source_bytes = self.length_under_lock(source.pin.node(), &source_state, &source.stat);
         let target_bytes = self.length_under_lock(target.pin.node(), &target_state, &target.stat);
-        let a = ExchangeSide { parent: &from.account, name: from.name.to_bytes(), moved: self.moved(source, source_bytes)? };
-        let b = ExchangeSide { parent: &to.account, name: to.name.to_bytes(), moved: self.moved(target, target_bytes)? };
+        let a = ExchangeSide {
+            parent: &from.account,
+            name: from.name.to_bytes(),
+            moved: self.moved(source, source_bytes)?,
+        };
+        let b = ExchangeSide {
+            parent: &to.account,
+            name: to.name.to_bytes(),
+            moved: self.moved(target, target_bytes)?,
+        };
         let swapped: Transfer = self.ledger.exchange(a, b).map_err(|refusal| self.refused(&refusal))?;
         self.rename_on_disk(from, to, RenameFlags::EXCHANGE)?;
         swapped.commit();
@@ -197,7 +249,11 @@ impl FileSystem {
         if was.is_directory() {
             return Ok(Moved::Dir(self.account_by_ino(Ino(was.stat.stx_ino))?));
         }
-        Ok(Moved::File(if was.stat.stx_nlink > 1 { Meters::ZERO } else { Meters::of_file(bytes) }))
+        Ok(Moved::File(if was.stat.stx_nlink > 1 {
+            Meters::ZERO
+        } else {
+            Meters::of_file(bytes)
+        }))
     }
 
     /// After a directory moved, its path and those of everything below fall under other rules.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::fs::FileSystem;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{FileState, Node};
-use crate::fs::FileSystem;
 use crate::id::Fh;
 use crate::store::error::StoreError;
 use crate::units::Meters;
@@ -39,7 +39,10 @@ impl FileSystem {
             self.ledger.count_deleted(&home, 0, shrunk);
             cut?;
         } else {
-            let reservation = self.ledger.reserve_length(&home, old, length).map_err(|refusal| self.refused(&refusal))?;
+            let reservation = self
+                .ledger
+                .reserve_length(&home, old, length)
+                .map_err(|refusal| self.refused(&refusal))?;
             let grown = sealed.set_plain_length(length);
             let growth = sealed.plain_length().saturating_sub(old);
             reservation.claim(Meters::of_bytes(growth));
@@ -102,9 +105,13 @@ impl FileSystem {
                 sealed.zero_range(plain_offset, bytes).map_err(Errno::from)
             }
             ZERO_RANGE => {
+                let grown = if end > length {
+                    self.truncate_under_lock(node, &mut state, end)
+                } else {
+                    Ok(())
+                };
                 let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
-                let zeroed = sealed.zero_range(plain_offset, bytes).map_err(Errno::from);
-                if end > length { zeroed.and_then(|()| self.truncate_under_lock(node, &mut state, end)) } else { zeroed }
+                grown.and_then(|()| sealed.zero_range(plain_offset, bytes).map_err(Errno::from))
             }
             _ => Err(Errno::EOPNOTSUPP),
         };

@@ -60,12 +60,16 @@ impl FileSystem {
         }
         let attr = self.attr_of(&node)?;
         let kind_bits = node.mode.load(Ordering::Acquire) & libc::S_IFMT;
-        node.mode.store(kind_bits | u32::from(attr.permissions), Ordering::Release);
+        node.mode
+            .store(kind_bits | u32::from(attr.permissions), Ordering::Release);
         Ok(attr)
     }
 
     fn set_times(&self, node: &Arc<Node>, set: &SetAttr) -> FsResult<()> {
-        let times = Timestamps { last_access: timespec(set.atime), last_modification: timespec(set.mtime) };
+        let times = Timestamps {
+            last_access: timespec(set.atime),
+            last_modification: timespec(set.mtime),
+        };
         // Under the file's lock: sealing puts the times back that it found.
         let _state = node.file.state.lock();
         node.with_path(&self.tree, |fd| set_times(fd, &times))
@@ -74,15 +78,30 @@ impl FileSystem {
 
 fn timespec(time: Option<NewTime>) -> Timespec {
     match time {
-        None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-        Some(NewTime::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-        Some(NewTime::At(tv_sec, nanoseconds)) => Timespec { tv_sec, tv_nsec: i64::from(nanoseconds) },
+        None => Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_OMIT,
+        },
+        Some(NewTime::Now) => Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_NOW,
+        },
+        Some(NewTime::At(tv_sec, nanoseconds)) => Timespec {
+            tv_sec,
+            tv_nsec: i64::from(nanoseconds),
+        },
     }
 }
 
 /// Access and modification time of a backing file, to be put back after sealing touched it.
 pub(super) fn times_of(fd: impl std::os::fd::AsFd) -> std::io::Result<Timestamps> {
     let stat = stat_fd(fd)?;
-    let time = |t: rustix::fs::StatxTimestamp| Timespec { tv_sec: t.tv_sec, tv_nsec: i64::from(t.tv_nsec) };
-    Ok(Timestamps { last_access: time(stat.stx_atime), last_modification: time(stat.stx_mtime) })
+    let time = |t: rustix::fs::StatxTimestamp| Timespec {
+        tv_sec: t.tv_sec,
+        tv_nsec: i64::from(t.tv_nsec),
+    };
+    Ok(Timestamps {
+        last_access: time(stat.stx_atime),
+        last_modification: time(stat.stx_mtime),
+    })
 }

@@ -15,7 +15,6 @@ use crate::id::Ino;
 use crate::quota::Account;
 use crate::store::sealed_file::WriteOptions;
 use crate::store::tree::{Anchor, stat_fd};
-use crate::sys::FileHandle;
 use crate::units::Meters;
 
 impl FileSystem {
@@ -25,7 +24,7 @@ impl FileSystem {
     /// When the data directory cannot be examined.
     pub fn new(parts: Parts) -> std::io::Result<Self> {
         let stat = stat_fd(parts.tree.root())?;
-        let generation = FileHandle::of(parts.tree.root()).map_or(0, |handle| handle.generation());
+        let generation = parts.tree.root_generation();
         let anchor = Anchor::Descriptor(rustix::fs::openat(
             parts.tree.root(),
             c".",
@@ -45,7 +44,9 @@ impl FileSystem {
             links,
             dirty: parts.dirty,
             ring: parts.ring,
-            write_options: WriteOptions { strict_overwrite: parts.config.durability.strict_overwrite },
+            write_options: WriteOptions {
+                strict_overwrite: parts.config.durability.strict_overwrite,
+            },
             config: parts.config,
             clock: parts.clock,
             daemon: parts.daemon,

@@ -49,19 +49,36 @@ impl FileSystem {
                 let free = room.remaining.min(disk.f_favail);
                 (room.used.saturating_add(free), free)
             }
-            None => (used.files.saturating_add(used.dirs).saturating_add(disk.f_favail), disk.f_favail),
+            None => (
+                used.files.saturating_add(used.dirs).saturating_add(disk.f_favail),
+                disk.f_favail,
+            ),
         };
-        Ok(Space { blocks, blocks_free, files, files_free, name_bytes_max: disk.f_namemax as u32 })
+        Ok(Space {
+            blocks,
+            blocks_free,
+            files,
+            files_free,
+            name_bytes_max: disk.f_namemax as u32,
+        })
     }
 
     fn paying_account(&self, node: &Arc<Node>) -> FsResult<Arc<Account>> {
-        if node.is_directory() { self.account_of(node) } else { Ok(node.home()) }
+        if node.is_directory() {
+            self.account_of(node)
+        } else {
+            Ok(node.home())
+        }
     }
 }
 
 /// Total and free blocks under a byte limit, no freer than the disk.
 fn narrowed(room: &Room, disk_free: u64) -> (u64, u64) {
     let free = (room.remaining / BLOCK_BYTES).min(disk_free);
-    let total = if free < disk_free { room.limit.max(room.used) / BLOCK_BYTES } else { room.used.div_ceil(BLOCK_BYTES) + free };
+    let total = if free < disk_free {
+        room.limit.max(room.used) / BLOCK_BYTES
+    } else {
+        room.used.div_ceil(BLOCK_BYTES) + free
+    };
     (total, free)
 }

@@ -5,7 +5,7 @@
 //! directories below it as absent until it made them itself, and its mkdir then succeeds although
 //! another call was first. Everybody else sees what is there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use crate::id::Ino;
 
 /// Threads remembered; beyond that the outdated ones go, and then nobody new is noted.
 const WALKERS_MAX: usize = 10_000;
-/// Names remembered of one thread.
-const NAMES_MAX: usize = 32;
+/// Names remembered of one thread, of each kind; the oldest go.
+const NAMES_MAX: usize = 64;
 
 /// A name in a directory.
 pub type Place = (Ino, Vec<u8>);
 
+#[derive(Default)]
 struct Walker {
-    since: Duration,
-    absent: Vec<Place>,
-    made: Vec<Place>,
+    absent: VecDeque<(Place, Duration)>,
+    made: VecDeque<Place>,
 }
 
 /// The threads, by their kernel number.
@@ -35,21 +35,22 @@ pub struct Walkers {
 }
 
 impl Walkers {
-    /// `thread` was told that `place` is absent.
+    /// `thread` was told that `place` is absent. What it was told counts for `lifetime`, however
+    /// often it asks again.
     pub fn told_absent(&self, thread: u32, place: Place, now: Duration, lifetime: Duration) {
         let mut walkers = self.walkers.lock();
         if walkers.len() >= WALKERS_MAX {
-            walkers.retain(|_, walker| now.saturating_sub(walker.since) < lifetime);
+            walkers.retain(|_, walker| walker.is_on_the_way(now, lifetime));
         }
-        if walkers.len() < WALKERS_MAX {
-            let walker = walkers.entry(thread).or_insert_with(|| Walker { since: now, absent: Vec::new(), made: Vec::new() });
-            if now.saturating_sub(walker.since) >= lifetime {
-                walker.absent.clear();
-                walker.made.clear();
-            }
-            walker.since = now;
-            if walker.absent.len() < NAMES_MAX && !walker.absent.contains(&place) {
-                walker.absent.push(place);
+        if walkers.len() < WALKERS_MAX || walkers.contains_key(&thread) {
+            let walker = walkers.entry(thread).or_default();
+            walker.made.retain(|made| *made != place);
+            if !walker
+                .absent
+                .iter()
+                .any(|(absent, since)| *absent == place && is_fresh(*since, now, lifetime))
+            {
+                push_bounded(&mut walker.absent, (place, now));
             }
         }
         self.count.store(walkers.len(), Ordering::Release);
@@ -64,23 +65,41 @@ impl Walkers {
     /// one above it (`way`, the place itself included) is absent, and has not made it since.
     pub fn may_make(&self, thread: u32, place: &Place, way: &[Place], now: Duration, lifetime: Duration) -> bool {
         let mut walkers = self.walkers.lock();
-        let Some(walker) = walkers.get(&thread) else { return false };
-        if now.saturating_sub(walker.since) >= lifetime {
+        let Some(walker) = walkers.get(&thread) else {
+            return false;
+        };
+        if !walker.is_on_the_way(now, lifetime) {
             walkers.remove(&thread);
             self.count.store(walkers.len(), Ordering::Release);
             return false;
         }
-        !walker.made.contains(place) && walker.absent.iter().any(|absent| way.contains(absent))
+        let told = |(absent, since): &(Place, Duration)| is_fresh(*since, now, lifetime) && way.contains(absent);
+        !walker.made.contains(place) && walker.absent.iter().any(told)
     }
 
     /// `thread` made `place`, or was told so.
     pub fn made(&self, thread: u32, place: Place) {
-        if let Some(walker) = self.walkers.lock().get_mut(&thread)
-            && walker.made.len() < NAMES_MAX
-        {
-            walker.made.push(place);
+        if let Some(walker) = self.walkers.lock().get_mut(&thread) {
+            push_bounded(&mut walker.made, place);
         }
     }
+}
+
+impl Walker {
+    fn is_on_the_way(&self, now: Duration, lifetime: Duration) -> bool {
+        self.absent.iter().any(|(_, since)| is_fresh(*since, now, lifetime))
+    }
+}
+
+fn is_fresh(since: Duration, now: Duration, lifetime: Duration) -> bool {
+    now.saturating_sub(since) < lifetime
+}
+
+fn push_bounded<T>(names: &mut VecDeque<T>, name: T) {
+    if names.len() == NAMES_MAX {
+        names.pop_front();
+    }
+    names.push_back(name);
 }
 
 #[cfg(test)]
@@ -102,7 +121,10 @@ mod tests {
         walkers.told_absent(40, tenant, NOW, LIFETIME);
         assert!(walkers.are_any());
         assert!(walkers.may_make(40, &year, &way, NOW, LIFETIME));
-        assert!(!walkers.may_make(41, &year, &way, NOW, LIFETIME), "everybody else sees what is there");
+        assert!(
+            !walkers.may_make(41, &year, &way, NOW, LIFETIME),
+            "everybody else sees what is there"
+        );
         walkers.made(40, year.clone());
         assert!(!walkers.may_make(40, &year, &way, NOW, LIFETIME), "now it is its own");
     }

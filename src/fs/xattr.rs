@@ -11,6 +11,8 @@ use crate::store::tree::{get_xattr, list_xattr, remove_xattr, set_xattr};
 const RESERVED: [&[u8]; 2] = [b"user.tallyfs.", b"ceph."];
 /// Longest list that Linux gives.
 const LIST_BYTES_MAX: usize = 65_536;
+/// Largest value that Linux takes.
+const VALUE_BYTES_MAX: usize = 65_536;
 
 impl FileSystem {
     /// setxattr(2); `flags` as there.
@@ -29,10 +31,16 @@ impl FileSystem {
     /// ENODATA, ERANGE.
     pub fn getxattr(&self, number: u64, name: &OsStr, bytes_max: usize) -> FsResult<XattrAnswer> {
         if !name.as_bytes().starts_with(b"user.") {
-            return Err(if name.as_bytes().starts_with(b"system.") { Errno::EOPNOTSUPP } else { Errno::ENODATA });
+            return Err(if name.as_bytes().starts_with(b"system.") {
+                Errno::EOPNOTSUPP
+            } else {
+                Errno::ENODATA
+            });
         }
         let (node, name) = (self.nodes.get(number)?, c_name(name)?);
-        answer(bytes_max, |buffer| node.with_path(&self.tree, |fd| get_xattr(fd, &name, buffer)))
+        answer(bytes_max, |buffer| {
+            node.with_path(&self.tree, |fd| get_xattr(fd, &name, buffer))
+        })
     }
 
     /// listxattr(2); `bytes_max` 0 asks for the size.
@@ -43,7 +51,12 @@ impl FileSystem {
         let node = self.nodes.get(number)?;
         let mut all = vec![0; LIST_BYTES_MAX];
         let bytes = node.with_path(&self.tree, |fd| list_xattr(fd, &mut all))?;
-        let shown: Vec<u8> = all[..bytes].split_inclusive(|&byte| byte == 0).filter(|name| name.starts_with(b"user.")).flatten().copied().collect();
+        let shown: Vec<u8> = all[..bytes]
+            .split_inclusive(|&byte| byte == 0)
+            .filter(|name| name.starts_with(b"user."))
+            .flatten()
+            .copied()
+            .collect();
         match bytes_max {
             0 => Ok(XattrAnswer::Size(shown.len())),
             max if shown.len() > max => Err(Errno(libc::ERANGE)),
@@ -71,11 +84,18 @@ pub enum XattrAnswer {
 }
 
 fn answer(bytes_max: usize, mut read: impl FnMut(&mut [u8]) -> FsResult<usize>) -> FsResult<XattrAnswer> {
-    if bytes_max == 0 {
-        return Ok(XattrAnswer::Size(read(&mut [])?));
-    }
-    let mut value = vec![0; bytes_max.min(LIST_BYTES_MAX)];
+    let mut value = vec![
+        0;
+        if bytes_max == 0 {
+            VALUE_BYTES_MAX
+        } else {
+            bytes_max.min(VALUE_BYTES_MAX)
+        }
+    ];
     let bytes = read(&mut value)?;
+    if bytes_max == 0 {
+        return Ok(XattrAnswer::Size(bytes));
+    }
     value.truncate(bytes);
     Ok(XattrAnswer::Value(value))
 }
@@ -85,5 +105,9 @@ fn writable(name: &OsStr) -> FsResult<()> {
     if RESERVED.iter().any(|reserved| name.starts_with(reserved)) {
         return Err(Errno::EPERM);
     }
-    if name.starts_with(b"user.") { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+    if name.starts_with(b"user.") {
+        Ok(())
+    } else {
+        Err(Errno::EOPNOTSUPP)
+    }
 }

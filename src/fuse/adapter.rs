@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, KernelConfig, LockOwner, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::fs::{CopyEnd, Entry, FileSystem, Found, FsResult, Listing, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer};
+use crate::fs::{
+    CopyEnd, Entry, FileSystem, Found, FsResult, Listing, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
+};
 use crate::fuse::convert::{TTL, absent, attr, caller, errno, fopen_flags, generation, kind, new_time, open_mode};
 use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
 use crate::id::Fh;
@@ -105,7 +107,14 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let set = SetAttr { mode, uid, gid, plain_length: size, atime: atime.map(new_time), mtime: mtime.map(new_time) };
+        let set = SetAttr {
+            mode,
+            uid,
+            gid,
+            plain_length: size,
+            atime: atime.map(new_time),
+            mtime: mtime.map(new_time),
+        };
         reply_attr(self.fs.setattr(ino.0, &set, caller(request)), reply);
     }
 
@@ -116,8 +125,20 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
-        reply_entry(self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request)), reply);
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply_entry(
+            self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request)),
+            reply,
+        );
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
@@ -245,7 +266,12 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let listed = self.fs.readdir(Fh(fh.0), offset, Listing::Names, |name| {
-            reply.add(INodeNo(name.ino.0), name.next, kind(name.kind), OsStr::from_bytes(name.name.to_bytes()))
+            reply.add(
+                INodeNo(name.ino.0),
+                name.next,
+                kind(name.kind),
+                OsStr::from_bytes(name.name.to_bytes()),
+            )
         });
         match listed {
             Ok(()) => reply.ok(),
@@ -253,16 +279,34 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdirplus(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
         let listed = self.fs.readdir(Fh(fh.0), offset, Listing::WithEntries, |name| {
             let os_name = OsStr::from_bytes(name.name.to_bytes());
             match &name.entry {
                 Some(entry) => {
                     let found = attr(&entry.attr);
-                    reply.add(found.ino, name.next, os_name, &TTL, &found, generation(entry.generation))
+                    reply.add(
+                        found.ino,
+                        name.next,
+                        os_name,
+                        &TTL,
+                        &found,
+                        generation(entry.generation),
+                    )
                 }
                 None => {
-                    let bare = fuser::FileAttr { ino: INodeNo(name.ino.0), kind: kind(name.kind), ..absent() };
+                    let bare = fuser::FileAttr {
+                        ino: INodeNo(name.ino.0),
+                        kind: kind(name.kind),
+                        ..absent()
+                    };
                     reply.add(INodeNo(0), name.next, os_name, &Duration::ZERO, &bare, generation(0))
                 }
             }
@@ -283,12 +327,30 @@ impl Filesystem for Adapter {
 
     fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
         match self.fs.statfs(ino.0) {
-            Ok(s) => reply.statfs(s.blocks, s.blocks_free, s.blocks_free, s.files, s.files_free, 4096, s.name_bytes_max, 4096),
+            Ok(s) => reply.statfs(
+                s.blocks,
+                s.blocks_free,
+                s.blocks_free,
+                s.files,
+                s.files_free,
+                4096,
+                s.name_bytes_max,
+                4096,
+            ),
             Err(e) => reply.error(errno(e)),
         }
     }
 
-    fn setxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
         reply_empty(self.fs.setxattr(ino.0, name, value, flags), reply);
     }
 
@@ -309,7 +371,16 @@ impl Filesystem for Adapter {
         reply_empty(self.fs.getattr(ino.0).map(|_| ()), reply);
     }
 
-    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
         let how = open_mode(OpenFlags(flags));
         match self.fs.create(parent.0, name, mode, how, caller(request)) {
             Ok((entry, opened)) => reply.created(
@@ -323,7 +394,16 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn fallocate(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
         reply_empty(self.fs.fallocate(Fh(fh.0), offset, length, mode), reply);
     }
 
@@ -333,7 +413,9 @@ impl Filesystem for Adapter {
             libc::SEEK_HOLE => Seek::Hole,
             _ => return reply.error(fuser::Errno::EINVAL),
         };
-        let Ok(offset) = u64::try_from(offset) else { return reply.error(fuser::Errno::ENXIO) };
+        let Ok(offset) = u64::try_from(offset) else {
+            return reply.error(fuser::Errno::ENXIO);
+        };
         match self.fs.seek(Fh(fh.0), offset, to) {
             Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
             Err(e) => reply.error(errno(e)),
@@ -353,8 +435,14 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let from = CopyEnd { fh: Fh(fh_in.0), plain_offset: offset_in };
-        let to = CopyEnd { fh: Fh(fh_out.0), plain_offset: offset_out };
+        let from = CopyEnd {
+            fh: Fh(fh_in.0),
+            plain_offset: offset_in,
+        };
+        let to = CopyEnd {
+            fh: Fh(fh_out.0),
+            plain_offset: offset_out,
+        };
         match self.fs.copy_range(from, to, len) {
             Ok(bytes) => reply.written(bytes as u32),
             Err(e) => reply.error(errno(e)),

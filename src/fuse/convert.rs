@@ -11,7 +11,11 @@ use crate::fs::{Attr, Caller, Errno, NewTime, OpenMode, Opened};
 pub const TTL: Duration = Duration::from_secs(3600);
 
 pub fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), thread: request.pid() }
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        thread: request.pid(),
+    }
 }
 
 pub fn errno(e: Errno) -> fuser::Errno {
@@ -132,9 +136,18 @@ mod tests {
 
     #[test]
     fn times_before_1970_keep_their_nanoseconds() {
-        for (seconds, nanoseconds) in [(-2, 250_000_000), (-1, 999_999_999), (-5, 0), (0, 1), (1_700_000_000, 5)] {
+        for (seconds, nanoseconds) in [
+            (-2, 250_000_000),
+            (-1, 999_999_999),
+            (-5, 0),
+            (0, 1),
+            (1_700_000_000, 5),
+        ] {
             let there = time((seconds, nanoseconds));
-            assert_eq!(new_time(TimeOrNow::SpecificTime(there)), NewTime::At(seconds, nanoseconds));
+            assert_eq!(
+                new_time(TimeOrNow::SpecificTime(there)),
+                NewTime::At(seconds, nanoseconds)
+            );
         }
     }
 }

@@ -28,8 +28,13 @@ const WANTED: InitFlags = InitFlags::FUSE_ATOMIC_O_TRUNC
 
 /// Negotiates; called once, before any request.
 pub fn negotiate(kernel: &mut KernelConfig) -> io::Result<()> {
-    if !kernel.capabilities().contains(InitFlags::FUSE_ATOMIC_O_TRUNC | InitFlags::FUSE_BIG_WRITES) {
-        return Err(io::Error::other("this kernel's FUSE is too old; Linux 5.15 or newer is needed"));
+    if !kernel
+        .capabilities()
+        .contains(InitFlags::FUSE_ATOMIC_O_TRUNC | InitFlags::FUSE_BIG_WRITES)
+    {
+        return Err(io::Error::other(
+            "this kernel's FUSE is too old; Linux 5.15 or newer is needed",
+        ));
     }
     let _ = kernel.add_capabilities(WANTED & kernel.capabilities());
     let _ = kernel.set_max_write(REQUEST_BYTES_MAX);

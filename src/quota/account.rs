@@ -37,13 +37,7 @@ pub(super) struct Place {
 }
 
 impl Account {
-    pub(super) fn new(
-        ino: Ino,
-        generation: u32,
-        slot: u32,
-        parent: Option<Arc<Self>>,
-        name: &[u8],
-    ) -> Self {
+    pub(super) fn new(ino: Ino, generation: u32, slot: u32, parent: Option<Arc<Self>>, name: &[u8]) -> Self {
         Self {
             ino,
             slot,
@@ -262,14 +256,10 @@ pub(super) struct Flow {
 
 impl Flow {
     pub(super) fn add(&self, counts: FlowCounts) {
-        self.files_added
-            .fetch_add(counts.files_added, Ordering::Relaxed);
-        self.files_deleted
-            .fetch_add(counts.files_deleted, Ordering::Relaxed);
-        self.bytes_added
-            .fetch_add(counts.bytes_added, Ordering::Relaxed);
-        self.bytes_deleted
-            .fetch_add(counts.bytes_deleted, Ordering::Relaxed);
+        self.files_added.fetch_add(counts.files_added, Ordering::Relaxed);
+        self.files_deleted.fetch_add(counts.files_deleted, Ordering::Relaxed);
+        self.bytes_added.fetch_add(counts.bytes_added, Ordering::Relaxed);
+        self.bytes_deleted.fetch_add(counts.bytes_deleted, Ordering::Relaxed);
     }
 
     fn take(&self) -> FlowCounts {

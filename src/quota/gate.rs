@@ -141,10 +141,7 @@ impl Gate {
 
     /// The deepest account that is on both ways up.
     pub(super) fn common(&self, a: u32, b: u32) -> u32 {
-        let (a_depth, b_depth) = (
-            self.way_up(a, NO_SLOT).count(),
-            self.way_up(b, NO_SLOT).count(),
-        );
+        let (a_depth, b_depth) = (self.way_up(a, NO_SLOT).count(), self.way_up(b, NO_SLOT).count());
         let (mut a, mut b) = (a, b);
         for _ in b_depth..a_depth {
             a = self.parent(a);
@@ -270,11 +267,7 @@ impl Chain<'_> {
     /// Takes the old way first where a directory under way is left, and comes back to the new one where both meet.
     fn turn(&mut self, slot: u32, flight: &Flight) {
         if matches!(self.leg, Leg::Straight)
-            && let Some((_, old_parent)) = flight
-                .movers
-                .iter()
-                .flatten()
-                .find(|(mover, _)| *mover == slot)
+            && let Some((_, old_parent)) = flight.movers.iter().flatten().find(|(mover, _)| *mover == slot)
         {
             self.leg = Leg::OldWay {
                 new_parent: self.next,
@@ -304,10 +297,7 @@ pub(super) struct Obstacle {
 
 /// Checks an amount against accounts, innermost first. Of those that refuse, the first that refuses for good
 /// decides; without one, the first that refuses for now.
-pub(super) fn obstacle<'a>(
-    payers: impl Iterator<Item = &'a Arc<Account>>,
-    wanted: Meters,
-) -> Option<Obstacle> {
+pub(super) fn obstacle<'a>(payers: impl Iterator<Item = &'a Arc<Account>>, wanted: Meters) -> Option<Obstacle> {
     let mut for_now = None;
     for payer in payers {
         for meter in Meter::COUNTED {

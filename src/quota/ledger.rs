@@ -106,22 +106,13 @@ impl Ledger {
 
     /// All accounts, in no order.
     pub fn accounts(&self) -> Vec<Arc<Account>> {
-        self.accounts
-            .iter()
-            .map(|entry| Arc::clone(&entry))
-            .collect()
+        self.accounts.iter().map(|entry| Arc::clone(&entry)).collect()
     }
 
     /// Adds a directory with empty counters. Charges nothing: the parent is charged by the reservation of the `mkdir`.
     /// An account with this inode and generation is returned as it is; one of another generation (the inode number
     /// was used again) is replaced.
-    pub fn insert(
-        &self,
-        parent: &Arc<Account>,
-        ino: Ino,
-        generation: u32,
-        name: &[u8],
-    ) -> Arc<Account> {
+    pub fn insert(&self, parent: &Arc<Account>, ino: Ino, generation: u32, name: &[u8]) -> Arc<Account> {
         let place = || {
             self.gate.lock().place(parent.slot, |slot| {
                 Account::new(ino, generation, slot, Some(Arc::clone(parent)), name)
@@ -129,9 +120,7 @@ impl Ledger {
         };
         match self.accounts.entry(ino) {
             Entry::Vacant(vacant) => Arc::clone(&vacant.insert(place())),
-            Entry::Occupied(known) if known.get().generation() == generation => {
-                Arc::clone(known.get())
-            }
+            Entry::Occupied(known) if known.get().generation() == generation => Arc::clone(known.get()),
             Entry::Occupied(mut reused) => {
                 let account = place();
                 let old = reused.insert(Arc::clone(&account));
@@ -183,11 +172,7 @@ impl Ledger {
     /// parent lies inside the directory.
     pub fn move_forced(&self, dir: &Arc<Account>, parent: &Arc<Account>, name: &[u8]) -> bool {
         let mut gate = self.lock_for_move();
-        if dir.slot == self.root.slot
-            || gate
-                .way_up(parent.slot, NO_SLOT)
-                .any(|above| Arc::ptr_eq(above, dir))
-        {
+        if dir.slot == self.root.slot || gate.way_up(parent.slot, NO_SLOT).any(|above| Arc::ptr_eq(above, dir)) {
             return false;
         }
         let old_parent = gate.parent(dir.slot);
@@ -195,8 +180,7 @@ impl Ledger {
         let (total, reserved) = (dir.total(), dir.reserved());
         let mut exact = true;
         for payer in gate.way_up(old_parent, stop) {
-            exact &= payer.total.change(Meters::ZERO, total)
-                & payer.reserved.change(Meters::ZERO, reserved);
+            exact &= payer.total.change(Meters::ZERO, total) & payer.reserved.change(Meters::ZERO, reserved);
         }
         for payer in gate.way_up(parent.slot, stop) {
             payer.total.add(total);
@@ -233,9 +217,7 @@ impl Ledger {
                 if parent == NO_SLOT {
                     break;
                 }
-                gate.account(parent)
-                    .total
-                    .add(gate.account(done).total.load());
+                gate.account(parent).total.add(gate.account(done).total.load());
                 children_left[parent as usize] -= 1;
                 done = parent;
             }
@@ -330,10 +312,9 @@ impl Ledger {
     pub fn same_limited_chain(&self, a: &Account, b: &Account) -> bool {
         let gate = self.gate.lock();
         let stop = gate.common(a.slot, b.slot);
-        [a, b].into_iter().all(|end| {
-            gate.way_up(end.slot, stop)
-                .all(|payer| payer.limits().is_none())
-        })
+        [a, b]
+            .into_iter()
+            .all(|end| gate.way_up(end.slot, stop).all(|payer| payer.limits().is_none()))
     }
 
     /// How often a figure would have fallen below zero. Anything but 0 is a bug.
@@ -414,13 +395,7 @@ impl Ledger {
     }
 
     /// Ends a change: lets go of the lock, wakes those who wait, reports a miscount.
-    pub(super) fn finish(
-        &self,
-        gate: MutexGuard<'_, Gate>,
-        exact: bool,
-        account: &Account,
-        doing: &str,
-    ) {
+    pub(super) fn finish(&self, gate: MutexGuard<'_, Gate>, exact: bool, account: &Account, doing: &str) {
         drop(gate);
         self.settled.notify_all();
         if !exact {
@@ -433,9 +408,7 @@ impl Ledger {
         self.miscounts.fetch_add(1, Ordering::Relaxed);
         let path = account.path();
         let (path, ino) = (String::from_utf8_lossy(&path), account.ino());
-        log::error!(
-            "quota miscount while {doing} in '{path}' (inode {ino}): a figure would have fallen below zero"
-        );
+        log::error!("quota miscount while {doing} in '{path}' (inode {ino}): a figure would have fallen below zero");
     }
 
     #[cold]
@@ -485,9 +458,7 @@ fn narrow(least: &mut Option<Room>, payer: &Arc<Account>, meter: Meter) {
         return;
     }
     let used = meter.of(payer.total());
-    let remaining = limit
-        .saturating_sub(used)
-        .saturating_sub(meter.of(payer.reserved()));
+    let remaining = limit.saturating_sub(used).saturating_sub(meter.of(payer.reserved()));
     if least.as_ref().is_none_or(|room| remaining < room.remaining) {
         *least = Some(Room {
             remaining,

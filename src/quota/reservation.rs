@@ -48,8 +48,7 @@ impl Reservation {
         }
         let gate = self.ledger.lock();
         let exact = gate.settle(&self.account, promised, actual);
-        self.ledger
-            .finish(gate, exact, &self.account, "settling a reservation");
+        self.ledger.finish(gate, exact, &self.account, "settling a reservation");
     }
 }
 
@@ -65,11 +64,7 @@ impl Ledger {
     /// # Errors
     /// The account that refuses, innermost first. Only when the amount did not fit at some instant of the call even if
     /// every unfinished operation had given back what it held.
-    pub fn reserve(
-        self: &Arc<Self>,
-        account: &Arc<Account>,
-        wanted: Meters,
-    ) -> Result<Reservation, Refusal> {
+    pub fn reserve(self: &Arc<Self>, account: &Arc<Account>, wanted: Meters) -> Result<Reservation, Refusal> {
         let mut gate = self.lock();
         let held = self.when_it_fits(&mut gate, |gate| hold_if_free(gate, account, wanted));
         drop(gate);
@@ -101,10 +96,7 @@ impl Ledger {
         });
         drop(gate);
         match cut {
-            Ok(cut) => Ok((
-                cut.size,
-                self.reservation(account, Meters::of_bytes(cut.growth())),
-            )),
+            Ok(cut) => Ok((cut.size, self.reservation(account, Meters::of_bytes(cut.growth())))),
             Err(obstacle) => Err(self.refusal(obstacle)),
         }
     }

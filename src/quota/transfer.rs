@@ -151,11 +151,7 @@ impl Ledger {
     ///
     /// # Errors
     /// An account above one of the places alone that has no room for what comes less what goes.
-    pub fn exchange(
-        self: &Arc<Self>,
-        a: ExchangeSide<'_>,
-        b: ExchangeSide<'_>,
-    ) -> Result<Transfer, Refusal> {
+    pub fn exchange(self: &Arc<Self>, a: ExchangeSide<'_>, b: ExchangeSide<'_>) -> Result<Transfer, Refusal> {
         let (a_home, b_home) = (Arc::clone(a.parent), Arc::clone(b.parent));
         if let (Moved::File(moved), Moved::File(back)) = (&a.moved, &b.moved) {
             let (moved, back) = (*moved, *back);
@@ -265,8 +261,7 @@ impl FileWork {
             }
         }
         for (end, need) in ends.into_iter().zip(self.needs()) {
-            gate.way_up(end, stop)
-                .for_each(|payer| payer.reserved.add(need));
+            gate.way_up(end, stop).for_each(|payer| payer.reserved.add(need));
         }
         gate.transfers_count += 1;
         Ok(())
@@ -317,23 +312,13 @@ impl TreeWork {
         let early_b = moved.min(back.saturating_add(self.credit));
         let early_a = back.min(moved);
         let arrivals = [
-            (
-                self.b_home.slot,
-                moved.saturating_sub(early_b),
-                self.moved.reserved(),
-            ),
-            (
-                self.a_home.slot,
-                back.saturating_sub(early_a),
-                self.back.reserved(),
-            ),
+            (self.b_home.slot, moved.saturating_sub(early_b), self.moved.reserved()),
+            (self.a_home.slot, back.saturating_sub(early_a), self.back.reserved()),
         ];
         for (home, charged, held) in arrivals {
-            if let Some(mut found) = obstacle(gate.way_up(home, stop), charged.saturating_add(held))
-            {
+            if let Some(mut found) = obstacle(gate.way_up(home, stop), charged.saturating_add(held)) {
                 // What is only promised inside the tree may be given back too.
-                found.lasting &=
-                    obstacle(gate.way_up(home, stop), charged).is_some_and(|found| found.lasting);
+                found.lasting &= obstacle(gate.way_up(home, stop), charged).is_some_and(|found| found.lasting);
                 return Err(Hindrance::Full(found));
             }
         }
@@ -349,10 +334,7 @@ impl TreeWork {
         hang(gate, &self.back, &self.a_home, old_name);
         let mover = |moved: &Moved, home: &Account| moved.dir().map(|dir| (dir.slot, home.slot));
         gate.flight = Some(Flight {
-            movers: [
-                mover(&self.moved, &self.a_home),
-                mover(&self.back, &self.b_home),
-            ],
+            movers: [mover(&self.moved, &self.a_home), mover(&self.back, &self.b_home)],
             stop,
             early_old: early_a,
             early_new: early_b,
@@ -377,9 +359,7 @@ impl TreeWork {
             exact &= payer.reserved.change(Meters::ZERO, a_leaves.reserved());
         }
         for payer in gate.way_up(self.b_home.slot, flight.stop) {
-            exact &= payer
-                .total
-                .change(b_early, b_leaves.amount().saturating_add(credit));
+            exact &= payer.total.change(b_early, b_leaves.amount().saturating_add(credit));
             exact &= payer.reserved.change(Meters::ZERO, b_leaves.reserved());
         }
         if happened {
@@ -399,10 +379,9 @@ impl TreeWork {
     /// Loops in the tree would be walked for ever under the lock.
     fn closes_a_circle(&self, gate: &Gate) -> bool {
         let holds = |moved: &Moved, home: &Account| {
-            moved.dir().is_some_and(|dir| {
-                gate.way_up(home.slot, NO_SLOT)
-                    .any(|above| Arc::ptr_eq(above, dir))
-            })
+            moved
+                .dir()
+                .is_some_and(|dir| gate.way_up(home.slot, NO_SLOT).any(|above| Arc::ptr_eq(above, dir)))
         };
         holds(&self.moved, &self.b_home) || holds(&self.back, &self.a_home)
     }

@@ -31,9 +31,7 @@ impl WriteAsk {
     /// cut). `None` when nothing of it is left.
     pub(super) fn within_file_size(self, file_size: u64) -> Option<Self> {
         let end = self.end().min(file_size.max(self.old_length));
-        let size = end
-            .checked_sub(self.plain_offset)
-            .filter(|size| *size > 0)?;
+        let size = end.checked_sub(self.plain_offset).filter(|size| *size > 0)?;
         Some(Self { size, ..self })
     }
 
@@ -46,9 +44,7 @@ impl WriteAsk {
         // No overflow: the growth is larger than the room.
         let frame_end = (self.old_length + room) / FRAME_BYTES * FRAME_BYTES;
         let end = frame_end.max(self.old_length);
-        let size = end
-            .checked_sub(self.plain_offset)
-            .filter(|size| *size > 0)?;
+        let size = end.checked_sub(self.plain_offset).filter(|size| *size > 0)?;
         Some(Self { size, ..self })
     }
 }

@@ -22,7 +22,13 @@ pub trait Aead: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SealedError::TagFails`] when the tag does not verify; `text` then holds nothing of use.
-    fn open(&self, nonce: &[u8; NONCE_BYTES], aad: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES]) -> Result<(), SealedError>;
+    fn open(
+        &self,
+        nonce: &[u8; NONCE_BYTES],
+        aad: &[u8],
+        text: &mut [u8],
+        tag: &[u8; TAG_BYTES],
+    ) -> Result<(), SealedError>;
 }
 
 /// The cipher of this build.
@@ -56,7 +62,13 @@ pub mod aws_lc {
             tag.as_ref().try_into().map_err(|_| SealedError::CipherFails)
         }
 
-        fn open(&self, nonce: &[u8; NONCE_BYTES], aad: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES]) -> Result<(), SealedError> {
+        fn open(
+            &self,
+            nonce: &[u8; NONCE_BYTES],
+            aad: &[u8],
+            text: &mut [u8],
+            tag: &[u8; TAG_BYTES],
+        ) -> Result<(), SealedError> {
             let nonce = Nonce::assume_unique_for_key(*nonce);
             self.0
                 .open_in_place_separate_tag(nonce, Aad::from(aad), tag, text)
@@ -77,7 +89,9 @@ pub mod pure {
 
     impl Aead for Pure {
         fn new(key: &[u8; 32]) -> Result<Self, SealedError> {
-            Aes256Gcm::new_from_slice(key).map(Self).map_err(|_| SealedError::CipherFails)
+            Aes256Gcm::new_from_slice(key)
+                .map(Self)
+                .map_err(|_| SealedError::CipherFails)
         }
 
         fn seal(&self, nonce: &[u8; NONCE_BYTES], aad: &[u8], text: &mut [u8]) -> Result<[u8; TAG_BYTES], SealedError> {
@@ -87,7 +101,13 @@ pub mod pure {
                 .map_err(|_| SealedError::CipherFails)
         }
 
-        fn open(&self, nonce: &[u8; NONCE_BYTES], aad: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES]) -> Result<(), SealedError> {
+        fn open(
+            &self,
+            nonce: &[u8; NONCE_BYTES],
+            aad: &[u8],
+            text: &mut [u8],
+            tag: &[u8; TAG_BYTES],
+        ) -> Result<(), SealedError> {
             self.0
                 .decrypt_inout_detached(nonce.into(), aad, text.into(), tag.into())
                 .map_err(|_| SealedError::TagFails)
@@ -110,7 +130,10 @@ mod tests {
             assert_eq!(same, text);
             other.open(&[9; 12], b"aad", &mut text, &tag).expect("opens");
             assert_eq!(text, plain);
-            assert!(other.open(&[9; 12], b"axd", &mut same, &tag).is_err(), "the AAD is bound");
+            assert!(
+                other.open(&[9; 12], b"axd", &mut same, &tag).is_err(),
+                "the AAD is bound"
+            );
         }
     }
 

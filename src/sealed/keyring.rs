@@ -68,7 +68,11 @@ impl KeyRing {
 
     /// A ring of one key that was checked already.
     pub fn of_one(id: u32, kek: Kek) -> Self {
-        Self { current: id, entries: Vec::new(), keys: BTreeMap::from([(id, kek)]) }
+        Self {
+            current: id,
+            entries: Vec::new(),
+            keys: BTreeMap::from([(id, kek)]),
+        }
     }
 
     /// Reads a ring; no key is in it yet.
@@ -84,7 +88,10 @@ impl KeyRing {
             )));
         }
         if !ring.keys.iter().any(|entry| entry.id == ring.current) {
-            return Err(SealedError::KeyRing(format!("the current key {} is not in it", ring.current)));
+            return Err(SealedError::KeyRing(format!(
+                "the current key {} is not in it",
+                ring.current
+            )));
         }
         Ok(Self {
             current: ring.current,
@@ -118,7 +125,9 @@ impl KeyRing {
             .entries
             .iter()
             .find(|entry| unhex(&entry.salt).is_some_and(|salt| hex(&kek.check_value(&salt)) == entry.check));
-        let id = known.map(|entry| entry.id).ok_or(SealedError::KeyMissing(self.current))?;
+        let id = known
+            .map(|entry| entry.id)
+            .ok_or(SealedError::KeyMissing(self.current))?;
         self.keys.insert(id, kek);
         Ok(id)
     }

@@ -118,7 +118,8 @@ impl<C: Aead> FileKey<C> {
         bytes[FILE_ID].copy_from_slice(&random.file_id);
         bytes[WRAP_NONCE].copy_from_slice(&random.wrap_nonce);
         let mut wrapped = Zeroizing::new(*random.dek);
-        let tag = wrap_cipher::<C>(kek, &random.file_id)?.seal(&random.wrap_nonce, &bytes[WRAP_AAD], &mut wrapped[..])?;
+        let tag =
+            wrap_cipher::<C>(kek, &random.file_id)?.seal(&random.wrap_nonce, &bytes[WRAP_AAD], &mut wrapped[..])?;
         bytes[WRAPPED_DEK].copy_from_slice(&wrapped[..]);
         bytes[WRAP_TAG].copy_from_slice(&tag);
         bytes[COMMITMENT].copy_from_slice(&commitment(&random.dek, &random.file_id)?);

@@ -27,6 +27,7 @@ impl NonceSource {
     }
 
     /// The next nonce, or `None` when a new epoch is needed.
+    #[allow(clippy::should_implement_trait)] // It is asked again after `None`, with a new epoch.
     pub fn next(&mut self) -> Option<[u8; NONCE_BYTES]> {
         let counter = self.next?;
         self.next = counter.checked_add(1);

@@ -217,12 +217,18 @@ fn record(ino: Ino, epoch: u64) -> [u8; RECORD_BYTES] {
 }
 
 fn check(ino: u64, epoch: u64) -> u64 {
-    (ino ^ CHECK_SALT).rotate_left(17).wrapping_add(epoch.wrapping_mul(CHECK_SALT))
+    (ino ^ CHECK_SALT)
+        .rotate_left(17)
+        .wrapping_add(epoch.wrapping_mul(CHECK_SALT))
 }
 
 fn begin(dir: &Path, boot_id: [u8; 16], epoch: u64) -> io::Result<Current> {
     let path = dir.join(format!("dirty-{epoch}.log"));
-    let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
     if let Err(e) = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, PREALLOCATED_BYTES) {
         log::debug!("{}: nothing taken ahead: {e}", path.display());
     }
@@ -235,7 +241,11 @@ fn begin(dir: &Path, boot_id: [u8; 16], epoch: u64) -> io::Result<Current> {
         let _ = fs::remove_file(&path);
         return Err(e);
     }
-    Ok(Current { file, epoch, inos: Vec::new() })
+    Ok(Current {
+        file,
+        epoch,
+        inos: Vec::new(),
+    })
 }
 
 /// The newest epoch with a record among the logs in `dir`; `None` when nothing waits to be saved. For
@@ -264,7 +274,9 @@ fn logs_in(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        let epoch = name.to_str().and_then(|name| name.strip_prefix("dirty-")?.strip_suffix(".log")?.parse().ok());
+        let epoch = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("dirty-")?.strip_suffix(".log")?.parse().ok());
         if let Some(epoch) = epoch {
             logs.push((epoch, entry.path()));
         }
@@ -287,7 +299,11 @@ fn read_all(logs: &[(u64, PathBuf)], boot_id: [u8; 16]) -> Leftover {
     });
     let mut inos: Vec<_> = inos.into_iter().collect();
     inos.sort_unstable();
-    Leftover { found: !logs.is_empty(), usable: usable && !logs.is_empty(), inos }
+    Leftover {
+        found: !logs.is_empty(),
+        usable: usable && !logs.is_empty(),
+        inos,
+    }
 }
 
 fn read_one(path: &Path, epoch: u64, boot_id: [u8; 16]) -> io::Result<Vec<Ino>> {
@@ -337,7 +353,14 @@ mod tests {
         drop(operation);
         drop(log);
         let (log, leftover) = DirtyLog::open(dir.path(), BOOT).unwrap();
-        assert_eq!(leftover, Leftover { found: true, usable: true, inos: vec![Ino(5), Ino(9)] });
+        assert_eq!(
+            leftover,
+            Leftover {
+                found: true,
+                usable: true,
+                inos: vec![Ino(5), Ino(9)]
+            }
+        );
         drop(log);
         let (log, leftover) = DirtyLog::open(dir.path(), [8; 16]).unwrap();
         assert!(leftover.found && !leftover.usable);
@@ -428,7 +451,10 @@ mod tests {
             writer.join().unwrap();
         }
         save(&log);
-        let real: Vec<_> = accounts.iter().map(|account| account.1.load(Ordering::SeqCst)).collect();
+        let real: Vec<_> = accounts
+            .iter()
+            .map(|account| account.1.load(Ordering::SeqCst))
+            .collect();
         assert_eq!(saved, real);
         assert_eq!(real.iter().sum::<u64>(), THREADS as u64 * CHANGES);
     }

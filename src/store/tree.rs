@@ -39,7 +39,9 @@ impl Tree {
     /// When the directory cannot be examined.
     pub fn new(root: OwnedFd, descriptor_budget: u64) -> io::Result<Self> {
         let stat = rustix::fs::statx(&root, c"", AtFlags::EMPTY_PATH, STATX_WANTED)?;
-        let by_handle = FileHandle::of(&root).and_then(|handle| handle.open(&root, OFlags::PATH)).is_ok();
+        let by_handle = FileHandle::of(&root)
+            .and_then(|handle| handle.open(&root, OFlags::PATH))
+            .is_ok();
         Ok(Self {
             root,
             by_handle,
@@ -53,13 +55,22 @@ impl Tree {
         self.root.as_fd()
     }
 
+    /// Handle generation of the data directory; 0 where there are no handles.
+    pub fn root_generation(&self) -> u32 {
+        FileHandle::of(&self.root).map_or(0, |handle| handle.generation())
+    }
+
     /// Looks a name up without following it: its attributes and its handle.
     ///
     /// # Errors
     /// ENOENT and other errors of statx(2); EXDEV when something else is mounted there.
     pub fn stat_at(&self, dir: impl AsFd, name: &CStr) -> io::Result<Statx> {
         let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATX_WANTED)?;
-        if (stat.stx_dev_major, stat.stx_dev_minor) == self.device { Ok(stat) } else { Err(Errno::XDEV.into()) }
+        if (stat.stx_dev_major, stat.stx_dev_minor) == self.device {
+            Ok(stat)
+        } else {
+            Err(Errno::XDEV.into())
+        }
     }
 
     /// Anchors the inode behind a name.
@@ -87,7 +98,9 @@ impl Tree {
     }
 
     fn take_descriptor(&self) -> bool {
-        self.descriptors_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        self.descriptors_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
     }
 
     /// Gives back what [`Tree::anchor`] took of the budget; called when a node goes.
@@ -138,9 +151,19 @@ impl Tree {
     /// # Errors
     /// As openat2(2); nothing outside the tree is ever reached.
     pub fn open_path(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        let path = if path.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(path) };
+        let path = if path.is_empty() {
+            OsStr::new(".")
+        } else {
+            OsStr::from_bytes(path)
+        };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        Ok(rustix::fs::openat2(&self.root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+        Ok(rustix::fs::openat2(
+            &self.root,
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )?)
     }
 }
 
@@ -162,7 +185,12 @@ pub fn proc_path(fd: BorrowedFd<'_>) -> CString {
 /// # Errors
 /// As chmod(2).
 pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
-    Ok(rustix::fs::chmodat(CWD, proc_path(fd).as_c_str(), Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?)
+    Ok(rustix::fs::chmodat(
+        CWD,
+        proc_path(fd).as_c_str(),
+        Mode::from_raw_mode(mode & 0o7777),
+        AtFlags::empty(),
+    )?)
 }
 
 /// chown(2) on a descriptor; `None` leaves one alone.
@@ -170,7 +198,13 @@ pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
 /// # Errors
 /// As chown(2).
 pub fn set_owner(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
-    Ok(rustix::fs::chownat(fd, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)?)
+    Ok(rustix::fs::chownat(
+        fd,
+        c"",
+        uid.map(Uid::from_raw),
+        gid.map(Gid::from_raw),
+        AtFlags::EMPTY_PATH,
+    )?)
 }
 
 /// utimensat(2) on a descriptor.
@@ -178,7 +212,12 @@ pub fn set_owner(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> io::
 /// # Errors
 /// As utimensat(2).
 pub fn set_times(fd: BorrowedFd<'_>, times: &Timestamps) -> io::Result<()> {
-    Ok(rustix::fs::utimensat(CWD, proc_path(fd).as_c_str(), times, AtFlags::empty())?)
+    Ok(rustix::fs::utimensat(
+        CWD,
+        proc_path(fd).as_c_str(),
+        times,
+        AtFlags::empty(),
+    )?)
 }
 
 /// setxattr(2) on a descriptor.

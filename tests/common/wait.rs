@@ -1,4 +1,5 @@
 //! Waiting for an event, with a deadline.
+#![allow(clippy::disallowed_methods, reason = "other processes are waited for")]
 
 use std::time::{Duration, Instant};
 

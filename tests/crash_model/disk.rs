@@ -2,7 +2,9 @@
 //! page had since it was last made durable. A crash keeps, drops or tears each of them on its own;
 //! sizes are older or newer than the data as they like. A kill leaves the page cache as it is.
 
-use std::collections::BTreeMap;
+#![allow(dead_code)] // Two tests share it, and each leaves something out.
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -50,7 +52,8 @@ impl State {
 
     fn put_version(&mut self, index: u64, page: Option<Page>, cut: bool) {
         self.sequence += 1;
-        let known = self.cache.contains_key(&index) || self.durable.contains_key(&index) || self.dirty.contains_key(&index);
+        let known =
+            self.cache.contains_key(&index) || self.durable.contains_key(&index) || self.dirty.contains_key(&index);
         match &page {
             Some(page) => drop(self.cache.insert(index, page.clone())),
             None => drop(self.cache.remove(&index)),
@@ -68,7 +71,9 @@ impl State {
     fn set_size(&mut self, size: u64) {
         if size < self.cache_size {
             let first_gone = size.div_ceil(PAGE);
-            let gone: Vec<u64> = self.cache.range(first_gone..).map(|(index, _)| *index).collect();
+            let cached = self.cache.range(first_gone..).map(|(index, _)| *index);
+            let on_disk = self.durable.range(first_gone..).map(|(index, _)| *index);
+            let gone: BTreeSet<u64> = cached.chain(on_disk).collect();
             for index in gone {
                 self.put_version(index, None, true);
             }
@@ -236,6 +241,30 @@ impl State {
         }
     }
 
+    /// Whether a page here is neither what it was when it was last durable nor what it became.
+    pub fn has_torn_page(&self, before: &Self) -> bool {
+        self.cache.iter().any(|(index, page)| {
+            let versions = before
+                .dirty
+                .get(index)
+                .into_iter()
+                .flatten()
+                .map(|version| version.page.as_ref());
+            let mut known = versions.chain([before.durable.get(index)]);
+            !known.any(|known| known.is_some_and(|known| known == page)) && page.iter().any(|&byte| byte != 0)
+        })
+    }
+
+    /// The pages from the first to the last.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (index, page) in &self.cache {
+            bytes.resize((index * PAGE) as usize, 0);
+            bytes.extend_from_slice(&page[..]);
+        }
+        bytes
+    }
+
     /// All pages in the cache, for tests that look at what is on disk.
     pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8; PAGE as usize])> {
         self.cache.iter().map(|(index, page)| (*index, page.as_ref()))
@@ -300,7 +329,8 @@ struct Inner {
     /// One in so many calls leaves a snapshot of the state before it; 0: none.
     snapshot_one_in: u64,
     snapshots: Vec<State>,
-    syncs: u64,
+    /// Every page written since the last look, when somebody looks.
+    written: Option<Vec<(u64, Vec<u8>)>>,
 }
 
 /// The disk as the engine sees it.
@@ -314,7 +344,7 @@ impl Disk {
             rng: Rng::new(seed),
             snapshot_one_in: 0,
             snapshots: Vec::new(),
-            syncs: 0,
+            written: None,
         })))
     }
 
@@ -338,8 +368,9 @@ impl Disk {
         std::mem::take(&mut self.inner().snapshots)
     }
 
-    pub fn sync_count(&self) -> u64 {
-        self.inner().syncs
+    /// The pages written since the last call, by offset.
+    pub fn take_written(&self) -> Vec<(u64, Vec<u8>)> {
+        self.inner().written.replace(Vec::new()).unwrap_or_default()
     }
 
     pub fn write_back(&self) {
@@ -385,22 +416,16 @@ impl Inner {
         Err(io::Error::from_raw_os_error(errno))
     }
 
-    /// How many of `bytes` a write takes: all, or some; a page that holds something is never torn by
-    /// it (the kernel copies a page at once and reserves its space before).
-    fn short(&mut self, bytes: usize, offset: u64) -> usize {
+    /// How many of `bytes` a write takes: all, or some whole pages (the kernel copies a page at once
+    /// and reserves its space before).
+    fn short(&mut self, bytes: usize) -> usize {
         let Some(left) = self.faults.short_in else { return bytes };
         if left > 0 {
             self.faults.short_in = Some(left - 1);
             return bytes;
         }
         self.faults.short_in = None;
-        let cut = self.rng.below(bytes as u64) as usize;
-        let last = (offset + cut as u64) / PAGE;
-        if self.state.cache.contains_key(&last) {
-            cut / PAGE as usize * PAGE as usize
-        } else {
-            cut
-        }
+        self.rng.below((bytes / PAGE as usize) as u64) as usize * PAGE as usize
     }
 }
 
@@ -417,8 +442,12 @@ impl Backing for Disk {
         let inner = &mut *self.inner();
         inner.called();
         inner.fault()?;
-        let taken = inner.short(bytes.len(), sealed_offset);
+        let taken = inner.short(bytes.len());
         inner.state.write(&bytes[..taken], sealed_offset);
+        if let Some(written) = inner.written.as_mut() {
+            let pages = bytes[..taken].chunks(PAGE as usize).enumerate();
+            written.extend(pages.map(|(i, page)| (sealed_offset + i as u64 * PAGE, page.to_vec())));
+        }
         Ok(taken)
     }
 
@@ -437,7 +466,6 @@ impl Backing for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let inner = &mut *self.inner();
         inner.called();
-        inner.syncs += 1;
         let sequence = inner.state.sequence;
         match inner.faults.fail_sync_in {
             Some(0) => {

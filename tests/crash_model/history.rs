@@ -7,6 +7,7 @@ use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
 use tallyfs::sealed::length::plain_offset_of;
 
+use tallyfs::store::backing::Backing;
 use tallyfs::store::error::StoreError;
 use tallyfs::store::sealed_file::{SealStep, SealedFile, SyncTicket, WriteOptions};
 
@@ -20,6 +21,7 @@ pub type File = SealedFile<Disk>;
 
 /// What a history may do.
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools)] // Each is one independent choice of a history.
 pub struct Options {
     pub strict: bool,
     /// Gaps and lengthening, which allow holes.
@@ -196,7 +198,7 @@ impl History {
         self.oracle.apply(change);
     }
 
-    fn note(&mut self, text: String) {
+    fn note(&mut self, text: &str) {
         self.log.push(format!("{text} (length {})", self.file.plain_length()));
     }
 
@@ -234,16 +236,16 @@ impl History {
             let found = read_all(&file);
             oracle.check(&found)?;
             if self.rng.percent(20) {
-                self.live_on(&disk, file, found)?;
+                self.live_on(&disk, file, &found)?;
             }
         }
         Ok(())
     }
 
     /// A recovered file goes on: it can be written, sealed and crashed again.
-    fn live_on(&mut self, disk: &Arc<Disk>, file: File, found: Found) -> Result<(), String> {
-        let Some(content) = whole(&found) else {
-            return self.live_on_damaged(file);
+    fn live_on(&mut self, disk: &Arc<Disk>, file: File, found: &Found) -> Result<(), String> {
+        let Some(content) = whole(found) else {
+            return live_on_damaged(file);
         };
         let options = Options {
             steps: 0,
@@ -269,11 +271,11 @@ impl History {
         let outcome = next.second_life(steps);
         self.counts.images += next.counts.images;
         self.counts.kills += next.counts.kills;
-        outcome.map_err(|what| {
+        if outcome.is_err() {
             self.log.push("-- recovered from a power cut, then:".to_owned());
             self.log.append(&mut next.log);
-            what
-        })
+        }
+        outcome
     }
 
     fn second_life(&mut self, steps: u64) -> Result<(), String> {
@@ -296,15 +298,6 @@ impl History {
         self.compare()
     }
 
-    /// A file with pages torn by overwrites in place can still be appended to and sealed.
-    fn live_on_damaged(&mut self, mut file: File) -> Result<(), String> {
-        let result = file.write(0, b"RIFF").and_then(|_| file.sync_now());
-        match result {
-            Ok(()) | Err(StoreError::Sealed { .. }) => Ok(()),
-            Err(e) => Err(format!("a damaged file cannot be written: {e}")),
-        }
-    }
-
     fn write(&mut self, at: u64, bytes: usize, name: &str) -> Result<(), String> {
         self.writes += 1;
         let data = content(self.writes, bytes);
@@ -312,7 +305,7 @@ impl History {
         let before = self.oracle.clone();
         self.changes(change);
         let outcome = self.file.write(at, &data);
-        self.note(format!("{name} {bytes} at {at}: {outcome:?}"));
+        self.note(&format!("{name} {bytes} at {at}: {outcome:?}"));
         match outcome {
             Ok(written) if written == bytes => Ok(()),
             Ok(written) => {
@@ -382,7 +375,7 @@ impl History {
         let shrinks = to < self.oracle.length();
         self.changes(change);
         let outcome = self.file.set_plain_length(to);
-        self.note(format!("{name} to {to}: {outcome:?}"));
+        self.note(&format!("{name} to {to}: {outcome:?}"));
         match outcome {
             Ok(()) => {
                 if shrinks {
@@ -430,7 +423,7 @@ impl History {
         let to = (from + 1 + self.rng.below(9000)).min(length);
         self.changes(Change::Zeros { from, to });
         let outcome = self.file.zero_range(from, to - from);
-        self.note(format!("zero {from} to {to}: {outcome:?}"));
+        self.note(&format!("zero {from} to {to}: {outcome:?}"));
         match outcome {
             Ok(()) => Ok(()),
             Err(_) if self.tainted => {
@@ -455,7 +448,7 @@ impl History {
         let mark = self.oracle.mark();
         let outcome = self.file.sync_now();
         self.disk.set_faults(Faults::default());
-        self.note(format!("sync: {outcome:?}"));
+        self.note(&format!("sync: {outcome:?}"));
         match outcome {
             Ok(()) => self.oracle.promise(mark),
             Err(_) if self.tainted => {}
@@ -474,7 +467,7 @@ impl History {
             Err(_) if self.tainted => return Ok(()),
             Err(e) => return Err(format!("begin_sync: {e}")),
         };
-        self.note("begin sync".to_owned());
+        self.note("begin sync");
         self.put_in_flight(Running::Sync, ticket, mark);
         Ok(())
     }
@@ -495,7 +488,7 @@ impl History {
         let mark = self.oracle.mark();
         match self.file.seal_tail() {
             Ok((step, Some(ticket))) => {
-                self.note(format!("seal: {step:?}"));
+                self.note(&format!("seal: {step:?}"));
                 self.put_in_flight(Running::Seal(step), ticket, mark);
                 Ok(())
             }
@@ -527,7 +520,7 @@ impl History {
             Running::Seal(step) => self.file.seal_next(step, in_flight.ticket, synced, 77),
         };
         let shown = outcome.as_ref().map(|(step, _)| *step);
-        self.note(format!("finish: {shown:?}"));
+        self.note(&format!("finish: {shown:?}"));
         match outcome {
             Ok((step, ticket)) => {
                 self.oracle.promise(in_flight.mark);
@@ -550,11 +543,25 @@ impl History {
         while self.in_flight.is_some() {
             self.finish()?;
         }
-        if self.tainted || self.file.is_clean() {
-            Ok(())
-        } else {
-            Err("sealing left the file unclean".into())
+        match (self.tainted, self.file.is_clean()) {
+            (true, _) => Ok(()),
+            (false, true) => self.damage_a_head(),
+            (false, false) => Err("sealing left the file unclean".into()),
         }
+    }
+
+    /// A sealed file survives a bad sector in any one head slot.
+    fn damage_a_head(&mut self) -> Result<(), String> {
+        let disk = Disk::new(self.disk.state(), 0);
+        let slot = self.rng.below(3);
+        let size = disk.size().map_err(|e| e.to_string())?;
+        if size > 0 {
+            disk.write_at(&[0xee; 4096], slot * 4096).map_err(|e| e.to_string())?;
+        }
+        let file = self.load(&disk)?;
+        self.oracle
+            .check_kill(None, &read_all(&file))
+            .map_err(|e| format!("head {slot} damaged: {e}"))
     }
 
     /// The daemon dies and comes back; the page cache stays.
@@ -564,7 +571,7 @@ impl History {
         }
         self.in_flight = None;
         self.file = self.load(&self.disk.clone())?;
-        self.note("kill".to_owned());
+        self.note("kill");
         self.oracle.check_kill(None, &read_all(&self.file))
     }
 
@@ -582,7 +589,7 @@ impl History {
         self.in_flight = None;
         self.tainted = false;
         self.oracle = Oracle::recovered(content, self.oracle.holes, self.options.strict);
-        self.note("power cut".to_owned());
+        self.note("power cut");
         Ok(())
     }
 
@@ -604,5 +611,14 @@ impl History {
 fn write_options(options: Options) -> WriteOptions {
     WriteOptions {
         strict_overwrite: options.strict,
+    }
+}
+
+/// A file with pages torn by overwrites in place can still be appended to and sealed.
+fn live_on_damaged(mut file: File) -> Result<(), String> {
+    let result = file.write(0, b"RIFF").and_then(|_| file.sync_now());
+    match result {
+        Ok(()) | Err(StoreError::Sealed { .. }) => Ok(()),
+        Err(e) => Err(format!("a damaged file cannot be written: {e}")),
     }
 }

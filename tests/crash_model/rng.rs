@@ -1,5 +1,7 @@
 //! Decisions of the models: the same seed gives the same decisions on every machine.
 
+#![allow(dead_code)] // Two tests share it, and each leaves something out.
+
 /// SplitMix64.
 pub struct Rng(u64);
 

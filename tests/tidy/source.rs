@@ -29,10 +29,10 @@ impl Source {
         (!matches!(name, "main" | "lib")).then_some(name)
     }
 
-    /// A file of tests alone: under tests/, or a module that a `#[cfg(test)]` brings in.
+    /// A file of tests alone: under a `tests` directory, or a module that a `#[cfg(test)]` brings in.
     pub fn is_test(&self) -> bool {
         let name = self.path.file_stem().and_then(|n| n.to_str()).unwrap_or("");
-        self.path.starts_with("tests") || name == "tests" || name.starts_with("tests_")
+        self.path.iter().any(|part| part == "tests") || name == "tests" || name.starts_with("tests_")
     }
 
     /// The code before the tests.

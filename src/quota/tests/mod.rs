@@ -51,10 +51,7 @@ fn ask(plain_offset: u64, size: u64, old_length: u64) -> WriteAsk {
 }
 
 fn all_consistent(ledger: &Ledger) {
-    assert_eq!(
-        (ledger.inconsistent(), ledger.miscounts_count()),
-        (Vec::new(), 0)
-    );
+    assert_eq!((ledger.inconsistent(), ledger.miscounts_count()), (Vec::new(), 0));
     assert_eq!(ledger.root().reserved(), Meters::ZERO);
 }
 
@@ -62,11 +59,7 @@ fn all_consistent(ledger: &Ledger) {
 fn a_claim_charges_every_account_above_and_a_drop_none() {
     let (ledger, chain) = nest(4);
     let reservation = ledger.reserve(&chain[3], Meters::of_file(100)).unwrap();
-    assert!(
-        chain
-            .iter()
-            .all(|account| account.reserved() == Meters::of_file(100))
-    );
+    assert!(chain.iter().all(|account| account.reserved() == Meters::of_file(100)));
     reservation.claim(Meters::of_file(60));
     drop(ledger.reserve(&chain[2], Meters::of_bytes(5)).unwrap());
     assert_eq!(chain[3].own(), Meters::of_file(60));
@@ -87,10 +80,7 @@ fn the_innermost_account_that_refuses_decides_and_nothing_is_held() {
     let (ledger, chain) = nest(4);
     ledger.set_limits(&chain[0], bytes(10));
     ledger.set_limits(&chain[2], bytes(10));
-    let refusal = ledger
-        .reserve(&chain[3], Meters::of_bytes(11))
-        .err()
-        .unwrap();
+    let refusal = ledger.reserve(&chain[3], Meters::of_bytes(11)).err().unwrap();
     assert_eq!(
         (refusal.account, refusal.path.as_str(), refusal.errno()),
         (Ino(3), "d2/d3", libc::EDQUOT)
@@ -101,10 +91,7 @@ fn the_innermost_account_that_refuses_decides_and_nothing_is_held() {
         "{text}"
     );
     ledger.set_limits(&chain[2], Limits::NONE);
-    let refusal = ledger
-        .reserve(&chain[3], Meters::of_bytes(11))
-        .err()
-        .unwrap();
+    let refusal = ledger.reserve(&chain[3], Meters::of_bytes(11)).err().unwrap();
     assert_eq!(
         (refusal.account, refusal.is_mount, refusal.errno()),
         (ROOT, true, libc::ENOSPC)
@@ -120,10 +107,7 @@ fn a_write_is_cut_at_a_whole_frame_and_the_next_is_refused() {
     let (size, reservation) = ledger.reserve_write(&chain[1], ask(0, 200, 0)).unwrap();
     assert_eq!(size, 100);
     reservation.claim(Meters::of_bytes(100));
-    let refusal = ledger
-        .reserve_write(&chain[1], ask(100, 200, 100))
-        .err()
-        .unwrap();
+    let refusal = ledger.reserve_write(&chain[1], ask(100, 200, 100)).err().unwrap();
     assert_eq!(
         (refusal.meter, refusal.used, refusal.limit, refusal.wanted),
         (Meter::Bytes, 100, 103, 200)
@@ -145,18 +129,9 @@ fn an_overwrite_is_taken_over_any_limit() {
             ..bytes(7)
         },
     );
-    assert_eq!(
-        ledger.reserve_write(&chain[1], ask(0, 44, 50)).unwrap().0,
-        44
-    );
-    assert_eq!(
-        ledger.reserve_write(&chain[1], ask(45, 20, 50)).unwrap().0,
-        5
-    );
-    assert_eq!(
-        ledger.reserve_write(&chain[1], ask(60, 0, 50)).unwrap().0,
-        0
-    );
+    assert_eq!(ledger.reserve_write(&chain[1], ask(0, 44, 50)).unwrap().0, 44);
+    assert_eq!(ledger.reserve_write(&chain[1], ask(45, 20, 50)).unwrap().0, 5);
+    assert_eq!(ledger.reserve_write(&chain[1], ask(60, 0, 50)).unwrap().0, 0);
     assert!(ledger.reserve(&chain[1], Meters::of_bytes(1)).is_err());
     assert!(ledger.reserve(&chain[1], Meters::of_file(0)).is_ok());
     assert!(ledger.reserve_length(&chain[1], 50, 50).is_ok());
@@ -180,47 +155,22 @@ fn the_smallest_file_size_of_the_chain_comes_first_and_answers_efbig() {
             ..Limits::NONE
         },
     );
-    let refusal = ledger
-        .reserve_write(&chain[2], ask(31, 10, 31))
-        .err()
-        .unwrap();
+    let refusal = ledger.reserve_write(&chain[2], ask(31, 10, 31)).err().unwrap();
     assert_eq!(
-        (
-            refusal.account,
-            refusal.meter,
-            refusal.limit,
-            refusal.errno()
-        ),
+        (refusal.account, refusal.meter, refusal.limit, refusal.errno()),
         (Ino(2), Meter::FileSize, 31, libc::EFBIG)
     );
     assert_eq!(
-        ledger
-            .reserve_length(&chain[2], 0, 32)
-            .err()
-            .unwrap()
-            .errno(),
+        ledger.reserve_length(&chain[2], 0, 32).err().unwrap().errno(),
         libc::EFBIG
     );
     assert_eq!(
-        ledger
-            .reserve_length(&chain[2], 0, 31)
-            .err()
-            .unwrap()
-            .errno(),
+        ledger.reserve_length(&chain[2], 0, 31).err().unwrap().errno(),
         libc::EDQUOT
     );
     ledger.set_limits(&chain[2], Limits::NONE);
-    assert_eq!(
-        ledger.reserve_write(&chain[2], ask(0, 100, 0)).unwrap().0,
-        31
-    );
-    assert_eq!(
-        ledger
-            .reserve_write(&chain[2], ask(0, u64::MAX, 0))
-            .unwrap()
-            .0,
-        31
-    );
+    assert_eq!(ledger.reserve_write(&chain[2], ask(0, 100, 0)).unwrap().0, 31);
+    assert_eq!(ledger.reserve_write(&chain[2], ask(0, u64::MAX, 0)).unwrap().0, 31);
 }
 
 /// Q29.
@@ -261,11 +211,7 @@ fn a_request_waits_for_what_may_be_given_back() {
     ledger.set_limits(&chain[1], bytes(100));
     let held = ledger.reserve(&chain[1], Meters::of_bytes(100)).unwrap();
     let (waiting, account) = (Arc::clone(&ledger), Arc::clone(&chain[1]));
-    let other = thread::spawn(move || {
-        waiting
-            .reserve_write(&account, ask(0, 40, 0))
-            .map(|(size, _)| size)
-    });
+    let other = thread::spawn(move || waiting.reserve_write(&account, ask(0, 40, 0)).map(|(size, _)| size));
     while ledger.waiting_count() == 0 && !other.is_finished() {
         thread::yield_now();
     }
@@ -409,14 +355,8 @@ fn a_slot_is_used_again_only_when_nobody_holds_its_account() {
 fn an_inode_number_used_again_gets_a_new_account() {
     let (ledger, chain) = nest(1);
     let first = ledger.insert(&chain[0], Ino(7), 1, b"a");
-    assert!(Arc::ptr_eq(
-        &first,
-        &ledger.insert(&chain[0], Ino(7), 1, b"a")
-    ));
-    assert!(!Arc::ptr_eq(
-        &first,
-        &ledger.insert(&chain[0], Ino(7), 2, b"b")
-    ));
+    assert!(Arc::ptr_eq(&first, &ledger.insert(&chain[0], Ino(7), 1, b"a")));
+    assert!(!Arc::ptr_eq(&first, &ledger.insert(&chain[0], Ino(7), 2, b"b")));
 }
 
 /// Q19.
@@ -456,10 +396,7 @@ fn available_is_the_least_over_the_chain() {
     );
     assert_eq!(available.files.map(|room| room.remaining), Some(2));
     ledger.charge_forced(&chain[1], Meters::of_bytes(1000));
-    assert_eq!(
-        ledger.available(&chain[3]).bytes.map(|room| room.remaining),
-        Some(0)
-    );
+    assert_eq!(ledger.available(&chain[3]).bytes.map(|room| room.remaining), Some(0));
 }
 
 #[test]

@@ -112,9 +112,7 @@ impl Model {
     fn total(&self, index: usize) -> Meters {
         self.below(index)
             .into_iter()
-            .fold(Meters::ZERO, |sum, below| {
-                sum.saturating_add(self.own(below))
-            })
+            .fold(Meters::ZERO, |sum, below| sum.saturating_add(self.own(below)))
     }
 
     fn reserved(&self, index: usize) -> Meters {
@@ -135,9 +133,7 @@ impl Model {
                 (limits.dirs, now.dirs, wanted.dirs),
             ]
             .into_iter()
-            .all(|(limit, now, wanted)| {
-                wanted == 0 || limit.is_none_or(|limit| now + wanted <= limit)
-            })
+            .all(|(limit, now, wanted)| wanted == 0 || limit.is_none_or(|limit| now + wanted <= limit))
         })
     }
 
@@ -148,11 +144,7 @@ impl Model {
             if settled {
                 assert_eq!(account.own(), self.own(index), "own of {account:?}");
                 assert_eq!(account.total(), self.total(index), "total of {account:?}");
-                assert_eq!(
-                    account.reserved(),
-                    self.reserved(index),
-                    "reserved of {account:?}"
-                );
+                assert_eq!(account.reserved(), self.reserved(index), "reserved of {account:?}");
             }
             let now = account.total().saturating_add(account.reserved());
             let before = self.before.insert(account.ino(), now).unwrap_or_default();
@@ -188,8 +180,7 @@ impl Model {
             Op::Unlink { at } => {
                 let at = self.pick(at);
                 if let Some(len) = self.dir_mut(at).files.pop() {
-                    self.ledger
-                        .uncharge(&self.account(at), Meters::of_file(len));
+                    self.ledger.uncharge(&self.account(at), Meters::of_file(len));
                 }
             }
             Op::Hold { at, amount } => {
@@ -208,18 +199,8 @@ impl Model {
             }
             // Renames within renames are one after another in the ledger too.
             _ if !settled => {}
-            Op::RenameFile {
-                from,
-                to,
-                over,
-                ending,
-            } => self.rename_file(from, to, over, ending),
-            Op::MoveDir {
-                dir,
-                to,
-                over,
-                ending,
-            } => self.move_dir(dir, to, over, ending),
+            Op::RenameFile { from, to, over, ending } => self.rename_file(from, to, over, ending),
+            Op::MoveDir { dir, to, over, ending } => self.move_dir(dir, to, over, ending),
             Op::ExchangeFiles { a, b, ending } => self.exchange_files(a, b, ending),
             Op::ExchangeFileDir { a, dir, ending } => self.exchange_file_dir(a, dir, ending),
             Op::ExchangeDirs { a, b, ending } => self.exchange_dirs(a, b, ending),
@@ -235,9 +216,9 @@ impl Model {
         if let Some(reservation) = self.try_charge(at, Meters::ONE_DIR, settled) {
             let ino = self.next_ino;
             self.next_ino += 1;
-            let account =
-                self.ledger
-                    .insert(&self.account(at), Ino(ino), 0, ino.to_string().as_bytes());
+            let account = self
+                .ledger
+                .insert(&self.account(at), Ino(ino), 0, ino.to_string().as_bytes());
             reservation.claim(Meters::ONE_DIR);
             self.dirs.push(Some(Dir {
                 account,
@@ -313,18 +294,11 @@ impl Model {
         let Some(moved) = self.dir_mut(from).files.pop() else {
             return;
         };
-        let replaced = if over {
-            self.dir_mut(to).files.pop()
-        } else {
-            None
-        };
+        let replaced = if over { self.dir_mut(to).files.pop() } else { None };
         let credit = replaced.map_or(Meters::ZERO, Meters::of_file);
-        let answer = self.ledger.transfer(
-            &self.account(from),
-            &self.account(to),
-            Meters::of_file(moved),
-            credit,
-        );
+        let answer = self
+            .ledger
+            .transfer(&self.account(from), &self.account(to), Meters::of_file(moved), credit);
         // The model asks with both where they were.
         let put_back = |model: &mut Self| {
             model.dir_mut(to).files.extend(replaced);
@@ -366,9 +340,9 @@ impl Model {
             .saturating_sub(credit)
             .saturating_add(self.reserved(dir));
         let expected = self.fits(&self.apart(to, from), need);
-        let answer =
-            self.ledger
-                .move_directory(&self.account(dir), &self.account(to), b"new", credit);
+        let answer = self
+            .ledger
+            .move_directory(&self.account(dir), &self.account(to), b"new", credit);
         assert_eq!(answer.is_ok(), expected);
         let Ok(transfer) = answer else { return };
         self.locked = replaced.into_iter().chain([dir, from, to]).collect();
@@ -385,8 +359,7 @@ impl Model {
 
     fn exchange_files(&mut self, a: usize, b: usize, ending: Ending) {
         let (a, b) = (self.pick(a), self.pick(b));
-        let (Some(&moved), Some(&back)) = (self.dir(a).files.last(), self.dir(b).files.last())
-        else {
+        let (Some(&moved), Some(&back)) = (self.dir(a).files.last(), self.dir(b).files.last()) else {
             return;
         };
         if a == b {
@@ -478,14 +451,10 @@ impl Model {
         let (a_tree, b_tree) = (self.total(a), self.total(b));
         let expected = self.fits(
             &self.apart(b_home, a_home),
-            a_tree
-                .saturating_sub(b_tree)
-                .saturating_add(self.reserved(a)),
+            a_tree.saturating_sub(b_tree).saturating_add(self.reserved(a)),
         ) && self.fits(
             &self.apart(a_home, b_home),
-            b_tree
-                .saturating_sub(a_tree)
-                .saturating_add(self.reserved(b)),
+            b_tree.saturating_sub(a_tree).saturating_add(self.reserved(b)),
         );
         let (a_account, b_account) = (self.account(a_home), self.account(b_home));
         let answer = self.ledger.exchange(

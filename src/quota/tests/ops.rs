@@ -95,12 +95,8 @@ fn simple() -> impl Strategy<Value = Op> {
 }
 
 fn ending() -> impl Strategy<Value = Ending> {
-    (proptest::collection::vec(simple(), 0..6), any::<bool>()).prop_map(|(meanwhile, happened)| {
-        Ending {
-            meanwhile,
-            happened,
-        }
-    })
+    (proptest::collection::vec(simple(), 0..6), any::<bool>())
+        .prop_map(|(meanwhile, happened)| Ending { meanwhile, happened })
 }
 
 pub(super) fn op() -> impl Strategy<Value = Op> {

@@ -11,14 +11,8 @@ fn race(ledger: &Arc<Ledger>, watched: &Arc<Account>, work: impl Fn(u64) + Sync)
             let mut seen = 0_u64;
             while !done.load(Ordering::Acquire) || seen == 0 {
                 let usage = ledger.usage(watched);
-                assert!(
-                    usage.total.bytes + usage.reserved.bytes
-                        <= usage.limits.bytes.unwrap_or(u64::MAX)
-                );
-                assert!(
-                    usage.total.files + usage.reserved.files
-                        <= usage.limits.files.unwrap_or(u64::MAX)
-                );
+                assert!(usage.total.bytes + usage.reserved.bytes <= usage.limits.bytes.unwrap_or(u64::MAX));
+                assert!(usage.total.files + usage.reserved.files <= usage.limits.files.unwrap_or(u64::MAX));
                 seen += 1;
             }
         });
@@ -46,9 +40,7 @@ fn eight_writers_end_at_the_limit_to_the_frame() {
     let acknowledged = AtomicU64::new(0);
     race(&ledger, &chain[1], |number| {
         let (mut length, mut round) = (0, number);
-        while let Ok((size, reservation)) =
-            ledger.reserve_write(&chain[3], ask(length, 320, length))
-        {
+        while let Ok((size, reservation)) = ledger.reserve_write(&chain[3], ask(length, 320, length)) {
             round += 1;
             // Some I/O fails, some is short.
             let written = match round % 7 {
@@ -99,9 +91,7 @@ fn writers_below_a_directory_that_moves_about_stay_within_both_limits() {
         if number == 0 {
             for round in 0..300 {
                 let to = if round % 2 == 0 { &b } else { &a };
-                let moving = ledger
-                    .move_directory(&inner, to, b"moved", Meters::ZERO)
-                    .unwrap();
+                let moving = ledger.move_directory(&inner, to, b"moved", Meters::ZERO).unwrap();
                 assert!(a.total().bytes <= 10_000);
                 if round % 3 > 0 {
                     moving.commit();

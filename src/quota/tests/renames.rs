@@ -50,10 +50,7 @@ fn rename_over_moves_the_charge_and_credits_the_target() {
         .unwrap();
     assert_eq!(b.reserved(), Meters::of_bytes(30));
     transfer.commit();
-    assert_eq!(
-        (b.total(), chain[0].total().bytes),
-        (Meters::of_file(100), 100)
-    );
+    assert_eq!((b.total(), chain[0].total().bytes), (Meters::of_file(100), 100));
     ledger.charge_forced(&b, Meters::of_file(8));
     ledger
         .transfer(&b, &b, Meters::of_file(8), Meters::of_file(100))
@@ -70,9 +67,7 @@ fn a_reservation_settles_where_its_directory_has_gone() {
     let (a, b) = (child(&ledger, &chain[1], 10), child(&ledger, &chain[1], 11));
     let inner = child(&ledger, &a, 12);
     let reservation = ledger.reserve(&inner, Meters::of_file(50)).unwrap();
-    let moving = ledger
-        .move_directory(&inner, &b, b"there", Meters::ZERO)
-        .unwrap();
+    let moving = ledger.move_directory(&inner, &b, b"there", Meters::ZERO).unwrap();
     assert_eq!(inner.path(), b"d2/d11/there");
     let during = ledger.reserve(&inner, Meters::of_file(5)).unwrap();
     during.claim(Meters::of_file(5));
@@ -106,11 +101,7 @@ fn a_directory_move_that_fails_leaves_everything_as_it_was() {
     let (ledger, chain) = nest(2);
     let (a, b) = (child(&ledger, &chain[1], 10), child(&ledger, &chain[1], 11));
     ledger.charge_forced(&a, Meters::of_file(50));
-    drop(
-        ledger
-            .move_directory(&a, &b, b"there", Meters::ZERO)
-            .unwrap(),
-    );
+    drop(ledger.move_directory(&a, &b, b"there", Meters::ZERO).unwrap());
     assert_eq!((a.path(), b.total()), (b"d2/d10".to_vec(), Meters::ZERO));
     ledger.set_limits(&b, bytes(49));
     assert_eq!(
@@ -123,10 +114,7 @@ fn a_directory_move_that_fails_leaves_everything_as_it_was() {
     );
     // Into itself: nothing happens here, the rename answers EINVAL.
     let inner = child(&ledger, &a, 12);
-    ledger
-        .move_directory(&a, &inner, b"x", Meters::ZERO)
-        .unwrap()
-        .commit();
+    ledger.move_directory(&a, &inner, b"x", Meters::ZERO).unwrap().commit();
     assert!(!ledger.move_forced(&a, &inner, b"x"));
     assert_eq!(a.path(), b"d2/d10");
     all_consistent(&ledger);

@@ -12,6 +12,7 @@ use crate::sealed::{PAGE_BYTES, SLOT_COUNT, body_offset, head_slot_offset, tail_
 use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
 use crate::store::sealed_file::pages::write_page;
+use crate::store::sealed_file::rules::{Rule, holds};
 use crate::store::sealed_file::{Content, HeadOnDisk, SealedFile, sealed_error};
 
 /// What was in place when a sync began.
@@ -93,7 +94,7 @@ impl<B: Backing> SealedFile<B> {
     /// The failure of the sync itself.
     pub fn finish_sync(&mut self, ticket: SyncTicket, synced: io::Result<()>) -> Result<(), StoreError> {
         if let Err(e) = synced {
-            self.sync_failed = true;
+            self.sync_failed = holds(Rule::RememberFailedSync);
             self.unsynced = true;
             return Err(e.into());
         }
@@ -102,6 +103,11 @@ impl<B: Backing> SealedFile<B> {
         let current = self.life == ticket.life && self.syncs_begun == ticket.number;
         let Some(content) = self.content.as_mut().filter(|_| current) else {
             return Ok(());
+        };
+        let ticket = if holds(Rule::MarksOfTheBeginning) {
+            ticket
+        } else {
+            content.marks_now(ticket)
         };
         content.heads.sync_done(ticket.head);
         content.syncing_through = 0;
@@ -132,6 +138,13 @@ impl<B: Backing> SealedFile<B> {
         if let Some(content) = self.content.as_mut() {
             content.shrink_unsynced = false;
         }
+        Ok(())
+    }
+
+    /// A sync in the middle of a change, whose rest it does not cover.
+    pub(super) fn sync_within(&mut self) -> Result<(), StoreError> {
+        self.sync_now()?;
+        self.unsynced = true;
         Ok(())
     }
 
@@ -174,6 +187,9 @@ impl<B: Backing> SealedFile<B> {
             content.seal_body(generation, end.tail_block, &payload[..end.tail_bytes], &mut page)?;
             write_page(&*backing, &page, body_offset(end.tail_block))?;
         }
+        if !holds(Rule::SyncBeforeSealedHead) {
+            self.content_mut()?.write_head(&*backing, State::Sealed)?;
+        }
         Ok((SealStep::TailInBody, Some(self.begin_sync()?)))
     }
 
@@ -186,10 +202,14 @@ impl<B: Backing> SealedFile<B> {
             self.fence_recovered()?;
         }
         self.content_mut()?.write_missing(&*backing)?;
+        if self.content_mut()?.shrink_to.is_some() {
+            // Or it would take the page that sealing is about to write.
+            self.settle_shrink()?;
+        }
         let content = self.content_mut()?;
         let newer_in_slot = content.tails.current.is_some() && content.tail_slot_block == content.end().tail_block;
         if content.tail_durable_in_body && newer_in_slot {
-            self.sync_now()?;
+            self.sync_within()?;
         }
         if self.content_mut()?.head_on_disk == HeadOnDisk::Open {
             self.in_place_barrier()?;
@@ -209,7 +229,8 @@ impl<B: Backing> SealedFile<B> {
         sealed_at_s: u64,
     ) -> Result<(SealStep, Option<SyncTicket>), StoreError> {
         self.finish_sync(ticket, synced)?;
-        if self.life != ticket.life || self.changes != ticket.changes {
+        let overtaken = self.life != ticket.life || self.changes != ticket.changes;
+        if overtaken && (holds(Rule::StopWhenOvertaken) || self.content.is_none()) {
             return Ok((SealStep::Overtaken, None));
         }
         let backing = self.backing.clone();
@@ -218,12 +239,18 @@ impl<B: Backing> SealedFile<B> {
             SealStep::TailInBody => {
                 content.carried.sealed_at_s = sealed_at_s;
                 content.write_head(&*backing, State::Sealed)?;
+                if !holds(Rule::SyncBeforeSize) {
+                    self.finish_sealing()?;
+                    return Ok((SealStep::Sealed, None));
+                }
                 Ok((SealStep::FirstHead, Some(self.begin_sync()?)))
             }
             SealStep::FirstHead => {
                 let slot = content.second_head_slot();
                 let generation = content.generation;
-                content.write_head_to(&*backing, State::Sealed, generation, slot)?;
+                if holds(Rule::SecondHead) {
+                    content.write_head_to(&*backing, State::Sealed, generation, slot)?;
+                }
                 Ok((SealStep::BothHeads, Some(self.begin_sync()?)))
             }
             SealStep::BothHeads => {
@@ -244,6 +271,7 @@ impl<B: Backing> SealedFile<B> {
         let end = content.end();
         let second = content.second_head_slot();
         let third = (0..SLOT_COUNT as u8).find(|&slot| Some(slot) != content.heads.current && slot != second);
+        content.heads.twin = Some(second);
         content.tails = super::Slots::default();
         content.tail_slot_block = 0;
         content.tail_durable_in_body = end.tail_bytes > 0;
@@ -258,6 +286,19 @@ impl<B: Backing> SealedFile<B> {
 }
 
 impl Content {
+    /// What a sync may not take for durable: the marks of now instead of those of its beginning.
+    fn marks_now(&self, ticket: SyncTicket) -> SyncTicket {
+        SyncTicket {
+            head: self.heads.current,
+            head_on_disk: Some(self.head_on_disk),
+            head_vouches: self.head_vouches,
+            tail: self.tails.current,
+            tail_block: self.tail_slot_block,
+            full_blocks: self.end().tail_block - 1,
+            ..ticket
+        }
+    }
+
     /// Pages that rules ask for before a sync and that are not on disk yet: a tail whose write
     /// failed, and with holes a head with the length of now.
     fn write_missing<B: Backing>(&mut self, backing: &B) -> Result<(), StoreError> {
@@ -265,7 +306,7 @@ impl Content {
         if !self.tail_written && end.tail_bytes > 0 {
             self.write_tail(backing, end.tail_block, end.tail_bytes)?;
         }
-        if self.holes_allowed && self.head_on_disk == HeadOnDisk::Open {
+        if self.holes_allowed && self.head_on_disk == HeadOnDisk::Open && holds(Rule::HolesHead) {
             self.write_head(backing, State::Open)?;
         }
         Ok(())
@@ -291,7 +332,8 @@ impl Content {
         };
         let nonce = self.nonce()?;
         let mut page = [0; PAGE_BYTES];
-        seal_page(&self.key, &nonce, Place::Tail, header, payload, &mut page).map_err(sealed_error(PageName::Block(block)))?;
+        seal_page(&self.key, &nonce, Place::Tail, header, payload, &mut page)
+            .map_err(sealed_error(PageName::Block(block)))?;
         write_page(backing, &page, tail_slot_offset(slot))
     }
 }

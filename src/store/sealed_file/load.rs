@@ -18,12 +18,15 @@ use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
 use crate::store::sealed_file::pages::write_page;
 use crate::store::sealed_file::read::read_full;
-use crate::store::sealed_file::{Content, HeadOnDisk, Recovered, SealedFile, WriteOptions};
+use crate::store::sealed_file::rules::{Rule, holds};
+use crate::store::sealed_file::{Content, HeadOnDisk, Recovered, Restore, SealedFile, WriteOptions};
 
 type Payload = Box<[u8; BLOCK_PLAIN_BYTES]>;
 
 struct Head {
     slot: u8,
+    /// The slot of another copy of it.
+    twin: Option<u8>,
     key: Arc<FileKey<Cipher>>,
     record: HeadRecord,
     block0: Box<[u8; HEAD_PLAIN_BYTES]>,
@@ -35,10 +38,18 @@ struct Tail {
     payload: Payload,
 }
 
-/// The best copy of one block.
-enum Copy {
-    InSlot(u8),
-    InBody,
+/// The newest copy of one block.
+struct Copy {
+    /// Its tail slot; `None`: its body page.
+    slot: Option<u8>,
+    header: PageHeader,
+    payload: Payload,
+}
+
+impl Copy {
+    fn used(&self) -> usize {
+        usize::from(self.header.length)
+    }
 }
 
 impl<B: Backing> SealedFile<B> {
@@ -112,20 +123,19 @@ impl<B: Backing> SealedFile<B> {
         let sealed_end = self.sealed_end();
         self.ensure_room(sealed_end)?;
         let content = self.content_mut()?;
+        if !holds(Rule::Fence) {
+            content.recovered = None;
+        }
         let Some(recovered) = content.recovered.as_ref() else {
             return Ok(());
         };
         let (seen, restore) = (recovered.open_count_seen, recovered.restore.clone());
         let end = content.end();
         // The opening that crashed may have used one count more than any page shows.
-        content.generation = Generation::first_of(seen + 2);
+        content.generation = content.generation.max(Generation::first_of(seen + 2));
         content.renew_epoch()?;
-        for (block, payload) in restore.iter() {
-            let mut page = [0; PAGE_BYTES];
-            let generation = content.next_generation();
-            content.seal_body(generation, *block, &payload[..], &mut page)?;
-            write_page(&*backing, &page, body_offset(*block))?;
-        }
+        self.restore_blocks(&restore)?;
+        let content = self.content_mut()?;
         let fence = end.tail_block + u64::from(end.tail_bytes > 0);
         content.floor = Floor {
             block: fence,
@@ -133,9 +143,34 @@ impl<B: Backing> SealedFile<B> {
         };
         content.write_head(&*backing, State::Open)?;
         self.rewrite_tail_if_needed()?;
-        self.sync_now()?;
+        if holds(Rule::SyncFence) {
+            self.sync_within()?;
+        }
         self.cut_pages_from(fence)?;
         self.content_mut()?.recovered = None;
+        Ok(())
+    }
+
+    /// Puts blocks back to the body, whole. A crash on the way finds each in its slot still.
+    fn restore_blocks(&mut self, restore: &[Restore]) -> Result<(), StoreError> {
+        let backing = self.backing.clone();
+        let (in_slots, in_body): (Vec<_>, Vec<_>) = restore.iter().partition(|r| r.slot.is_some());
+        for block in in_slots.iter().chain(&in_body) {
+            let content = self.content_mut()?;
+            if block.slot.is_none() {
+                // Its body page is the only copy: another one is durable before that page changes.
+                let slot = (0..SLOT_COUNT as u8).find(|&slot| !content.tails.uses(slot));
+                let slot = slot.expect("recovery uses one tail slot");
+                content.write_aside(&*backing, slot, block.block, &block.payload[..])?;
+                self.sync_backing()?;
+            }
+            let content = self.content_mut()?;
+            let mut page = [0; PAGE_BYTES];
+            let generation = content.next_generation();
+            content.seal_body(generation, block.block, &block.payload[..], &mut page)?;
+            write_page(&*backing, &page, body_offset(block.block))?;
+            self.sync_backing()?;
+        }
         Ok(())
     }
 }
@@ -145,6 +180,7 @@ impl<B: Backing> SealedFile<B> {
 fn newest_head(ring: &KeyRing, slots: &mut [u8]) -> Result<Option<Head>, SealedError> {
     let mut best: Option<Head> = None;
     let mut refused = None;
+    let mut refused_count = 0;
     for (slot, bytes) in slots.chunks_exact_mut(PAGE_BYTES).enumerate() {
         let Ok(page) = <&mut Page>::try_from(bytes) else { continue };
         if page.iter().all(|&byte| byte == 0) {
@@ -152,21 +188,28 @@ fn newest_head(ring: &KeyRing, slots: &mut [u8]) -> Result<Option<Head>, SealedE
         }
         match open_one(ring, page) {
             Ok((key, record, block0)) => {
+                let twin = best.as_ref().filter(|b| b.record == record).map(|b| b.slot);
                 if best.as_ref().is_none_or(|b| b.record.generation <= record.generation) {
                     best = Some(Head {
                         slot: slot as u8,
+                        twin,
                         key,
                         record,
                         block0,
                     });
                 }
             }
-            Err(e) => refused = Some(e),
+            Err(e) => {
+                refused = Some(e);
+                refused_count += 1;
+            }
         }
     }
     match (best, refused) {
         (Some(head), _) => Ok(Some(head)),
         (None, Some(e @ (SealedError::KeyMissing(_) | SealedError::NewerVersion(_) | SealedError::UnknownSuite(_)))) => Err(e),
+        // Before its first sync a file writes two of its head slots at most: this one was synced.
+        (None, Some(e)) if refused_count == SLOT_COUNT => Err(e),
         (None, _) => Ok(None),
     }
 }
@@ -216,6 +259,7 @@ fn from_head(head: Head) -> Content {
     content.block0 = head.block0;
     content.heads.durable = Some(head.slot);
     content.heads.current = Some(head.slot);
+    content.heads.twin = head.twin;
     content.holes_allowed = head.record.holes_allowed;
     content.floor = head.record.floor;
     content.head_vouches = head.record.durable_through;
@@ -242,7 +286,7 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
     let was_sealed = head.record.state == State::Sealed;
     let (plain_length, tail) = pages.end(&head.record)?;
     let restore = pages
-        .only_in_slots(&head.record, length::end_of(plain_length).tail_block)?
+        .to_restore(&head.record, length::end_of(plain_length).tail_block)?
         .into();
     let mut content = from_head(head);
     content.plain_length = plain_length;
@@ -251,16 +295,13 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
     content.durable_through = end.tail_block - 1;
     content.tail_loaded = true;
     match tail {
-        Some((copy, payload)) => {
-            content.tail = payload;
-            match copy {
-                Copy::InSlot(slot) => {
-                    content.tails.durable = Some(slot);
-                    content.tails.current = Some(slot);
-                    content.tail_slot_block = end.tail_block;
-                }
-                Copy::InBody => content.tail_durable_in_body = true,
-            }
+        Some(copy) => {
+            content.tail_written = copy.used() == end.tail_bytes;
+            content.tail = copy.payload;
+            content.tails.durable = copy.slot;
+            content.tails.current = copy.slot;
+            content.tail_slot_block = copy.slot.map_or(0, |_| end.tail_block);
+            content.tail_durable_in_body = copy.slot.is_none();
         }
         // No copy of a last block that must be there: reading it says so.
         None if end.tail_bytes > 0 && (!content.holes_allowed || pages.is_torn(end.tail_block)?) => {
@@ -286,7 +327,7 @@ struct Pages<'a, B> {
 }
 
 impl<B: Backing> Pages<'_, B> {
-    fn body(&self, block: u64) -> Result<Option<(PageHeader, Payload)>, StoreError> {
+    fn body(&self, block: u64) -> Result<Option<Copy>, StoreError> {
         let mut page = [0; PAGE_BYTES];
         read_full(self.backing, &mut page, body_offset(block))?;
         let Ok(header) = open_body(&self.key, block, &mut page) else {
@@ -297,28 +338,34 @@ impl<B: Backing> Pages<'_, B> {
         }
         let mut payload = Box::new([0; BLOCK_PLAIN_BYTES]);
         payload.copy_from_slice(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]);
-        Ok(Some((header, payload)))
+        Ok(Some(Copy {
+            slot: None,
+            header,
+            payload,
+        }))
     }
 
-    /// The newest copy of a block and its length; `None` when there is none.
-    fn best(&self, block: u64) -> Result<Option<(usize, Copy, Payload)>, StoreError> {
-        let in_slot = self
-            .tails
-            .iter()
-            .filter(|t| t.header.block == block)
-            .max_by_key(|t| t.header.generation);
+    /// The newest copy of a block; `None` when there is none.
+    fn best(&self, block: u64) -> Result<Option<Copy>, StoreError> {
+        let in_slots = self.tails.iter().filter(|tail| tail.header.block == block);
+        let in_slot = in_slots.max_by_key(|tail| tail.header.generation);
         let in_body = self.body(block)?;
-        Ok(match (in_slot, in_body) {
-            (Some(tail), Some((header, _))) if tail.header.generation > header.generation => Some(from_slot(tail)),
-            (_, Some((header, payload))) => Some((usize::from(header.length), Copy::InBody, payload)),
-            (Some(tail), None) => Some(from_slot(tail)),
-            (None, None) => None,
-        })
+        let Some(tail) = in_slot else { return Ok(in_body) };
+        if in_body
+            .as_ref()
+            .is_some_and(|body| body.header.generation >= tail.header.generation)
+        {
+            return Ok(in_body);
+        }
+        Ok(Some(Copy {
+            slot: Some(tail.slot),
+            header: tail.header,
+            payload: tail.payload.clone(),
+        }))
     }
 
     /// The plaintext length that the pages tell, and the copy of the last partial block.
-    #[allow(clippy::type_complexity)]
-    fn end(&self, head: &HeadRecord) -> Result<(u64, Option<(Copy, Payload)>), StoreError> {
+    fn end(&self, head: &HeadRecord) -> Result<(u64, Option<Copy>), StoreError> {
         if usize::from(head.head_bytes) < HEAD_PLAIN_BYTES {
             return Ok((u64::from(head.head_bytes), None));
         }
@@ -342,10 +389,12 @@ impl<B: Backing> Pages<'_, B> {
                 0
             };
             match self.best(block)? {
-                Some((BLOCK_PLAIN_BYTES, _, _)) => block += 1,
-                Some((used, copy, payload)) => {
-                    let used = used.max(least);
-                    return Ok((plain_offset_of(block) + used as u64, Some((copy, payload))));
+                Some(copy) if copy.used() == BLOCK_PLAIN_BYTES => block += 1,
+                Some(copy) => {
+                    // A copy newer than the head knows better: the block was cut since.
+                    let newer = copy.header.generation > head.generation;
+                    let used = if newer { copy.used() } else { copy.used().max(least) };
+                    return Ok((plain_offset_of(block) + used as u64, Some(copy)));
                 }
                 // Damage in what is vouched for is told by reads; an unvouched page was never synced.
                 None if block > vouched && self.is_torn(block)? => return Ok((plain_offset_of(block), None)),
@@ -363,21 +412,30 @@ impl<B: Backing> Pages<'_, B> {
     /// The first block from `from` to before `to` that has a page, but none that opens: with holes
     /// allowed a missing page says nothing, a torn one is the end of what reached the disk whole.
     fn first_torn(&self, from: u64, to: u64) -> Result<Option<u64>, StoreError> {
+        let mut torn = None;
+        self.each_page(from, to, |block| {
+            if self.tails.iter().all(|tail| tail.header.block != block) && self.is_torn(block)? {
+                torn = Some(block);
+            }
+            Ok(torn.is_none())
+        })?;
+        Ok(torn)
+    }
+
+    /// Every block from `from` to before `to` that has a body page, until `visit` says stop.
+    fn each_page(&self, from: u64, to: u64, mut visit: impl FnMut(u64) -> Result<bool, StoreError>) -> Result<(), StoreError> {
         let mut block = from;
         while block < to {
             let Some(at) = self.backing.next_data(body_offset(block))? else {
                 break;
             };
             block = block.max((at - body_offset(0)) / PAGE_BYTES as u64);
-            if block >= to {
+            if block >= to || !visit(block)? {
                 break;
-            }
-            if self.tails.iter().all(|tail| tail.header.block != block) && self.is_torn(block)? {
-                return Ok(Some(block));
             }
             block += 1;
         }
-        Ok(None)
+        Ok(())
     }
 
     fn is_torn(&self, block: u64) -> Result<bool, StoreError> {
@@ -387,29 +445,31 @@ impl<B: Backing> Pages<'_, B> {
     }
 
     /// Blocks before `tail_block` whose body page is torn, missing or older than the copy in a slot.
-    /// A partial copy counts in a file with holes alone, and there behind what is vouched for: a head
-    /// may tell a length for which the padded page of this block never reached the disk.
-    fn only_in_slots(&self, head: &HeadRecord, tail_block: u64) -> Result<Vec<(u64, Payload)>, StoreError> {
-        let mut found: Vec<(u64, Payload)> = Vec::new();
+    /// A partial copy, in a slot or in the body, counts in a file with holes alone, and there behind
+    /// what is vouched for: a head may tell a length for which the padded page never reached the disk.
+    fn to_restore(&self, head: &HeadRecord, tail_block: u64) -> Result<Vec<Restore>, StoreError> {
+        let mut found: Vec<Restore> = Vec::new();
         let vouched = self.vouched(head);
-        for tail in &self.tails {
-            let block = tail.header.block;
-            if block < tail_block
-                && found.iter().all(|(known, _)| *known != block)
-                && let Some((used, copy, payload)) = self.best(block)?
-                && (if used < BLOCK_PLAIN_BYTES {
-                    head.holes_allowed && block > vouched
-                } else {
-                    matches!(copy, Copy::InSlot(_))
-                })
-            {
-                found.push((block, payload));
+        let mut blocks: Vec<u64> = self.tails.iter().map(|tail| tail.header.block).collect();
+        if head.holes_allowed && head.state == State::Open {
+            self.each_page(vouched + 1, tail_block, |block| {
+                blocks.push(block);
+                Ok(true)
+            })?;
+        }
+        blocks.sort_unstable();
+        blocks.dedup();
+        for block in blocks.into_iter().filter(|&block| block < tail_block) {
+            let Some(copy) = self.best(block)? else { continue };
+            let partial = copy.used() < BLOCK_PLAIN_BYTES;
+            if partial && head.holes_allowed && block > vouched || !partial && copy.slot.is_some() {
+                found.push(Restore {
+                    block,
+                    slot: copy.slot,
+                    payload: copy.payload,
+                });
             }
         }
         Ok(found)
     }
-}
-
-fn from_slot(tail: &Tail) -> (usize, Copy, Payload) {
-    (usize::from(tail.header.length), Copy::InSlot(tail.slot), tail.payload.clone())
 }

@@ -14,6 +14,8 @@ mod load;
 mod pages;
 mod read;
 mod resize;
+#[doc(hidden)]
+pub mod rules;
 mod slots;
 mod write;
 
@@ -73,6 +75,7 @@ pub struct SealedFile<B: Backing> {
 }
 
 /// Keys, lengths and marks of a file that has at least one byte.
+#[allow(clippy::struct_excessive_bools)] // Independent facts about what is on disk, not one state.
 struct Content {
     key: Arc<FileKey<Cipher>>,
     nonces: NonceSource,
@@ -117,8 +120,17 @@ struct Content {
 struct Recovered {
     /// Highest open count seen on any page.
     open_count_seen: u32,
-    /// Blocks whose only good copy lies in a tail slot, padded to the whole block.
-    restore: Arc<Vec<(u64, Box<[u8; BLOCK_PLAIN_BYTES]>)>>,
+    /// Blocks whose body page is not what it should be.
+    restore: Arc<Vec<Restore>>,
+}
+
+/// A block that has to go back to its body page.
+struct Restore {
+    block: u64,
+    /// The tail slot of the only good copy; `None`: a body page that has to be padded.
+    slot: Option<u8>,
+    /// The whole block, padded.
+    payload: Box<[u8; BLOCK_PLAIN_BYTES]>,
 }
 
 impl<B: Backing> SealedFile<B> {
@@ -154,9 +166,11 @@ impl<B: Backing> SealedFile<B> {
         self.content.as_ref().map(|c| c.key.identity().file_id())
     }
 
-    /// Whether the size on disk tells the length, so that a scan needs no key.
+    /// Whether the file is sealed: the size on disk tells the length, so that a scan needs no key.
     pub fn is_clean(&self) -> bool {
-        self.size_on_disk == length::sealed_size(self.plain_length())
+        // A power cut can leave the size of the last sealing under an open head of the same length.
+        let sealed = |c: &Content| c.head_on_disk == HeadOnDisk::Sealed && c.recovered.is_none();
+        self.size_on_disk == length::sealed_size(self.plain_length()) && self.content.as_ref().is_none_or(sealed)
     }
 
     /// Whether something was written that no sync covers yet.

@@ -13,6 +13,7 @@ use crate::sealed::{
 };
 use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
+use crate::store::sealed_file::rules::{Rule, holds};
 use crate::store::sealed_file::{AHEAD_BYTES, Content, HeadOnDisk, SealedFile, Slots, sealed_error};
 
 /// Body pages sealed before one write: 1 MiB and a bit, the largest request and its edges.
@@ -116,7 +117,10 @@ impl Content {
             generation: self.next_generation(),
             block,
             length: used as u16,
-            unsynced: u16::try_from(at_risk).unwrap_or(UNSYNCED_MANY),
+            unsynced: u16::try_from(at_risk)
+                .ok()
+                .filter(|_| holds(Rule::TailsVouch))
+                .unwrap_or(UNSYNCED_MANY),
         };
         let nonce = self.nonce()?;
         let mut page = [0; PAGE_BYTES];

@@ -12,7 +12,7 @@ use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, SealedError
 use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
 use crate::store::sealed_file::pages::{RUN_PAGES, with_scratch};
-use crate::store::sealed_file::{Content, HeadOnDisk, SealedFile, sealed_error};
+use crate::store::sealed_file::{Content, HeadOnDisk, Restore, SealedFile, sealed_error};
 
 const P0: u64 = HEAD_PLAIN_BYTES as u64;
 const P: u64 = BLOCK_PLAIN_BYTES as u64;
@@ -42,7 +42,7 @@ struct PageReader {
     /// Of the sealed head: no page is newer.
     newest: Option<Generation>,
     /// Blocks that recovery found in slots and that are not back in the body yet.
-    in_slots: Option<Arc<Vec<(u64, Box<[u8; BLOCK_PLAIN_BYTES]>)>>>,
+    in_slots: Option<Arc<Vec<Restore>>>,
 }
 
 impl PageReader {
@@ -67,8 +67,13 @@ impl PageReader {
             place: PageName::Block(block),
             cause,
         };
-        if let Some((_, payload)) = self.in_slots.iter().flat_map(|r| r.iter()).find(|(known, _)| *known == block) {
-            page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].copy_from_slice(&payload[..]);
+        if let Some(known) = self
+            .in_slots
+            .iter()
+            .flat_map(|r| r.iter())
+            .find(|known| known.block == block)
+        {
+            page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].copy_from_slice(&known.payload[..]);
             return Ok(Some(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]));
         }
         if self.holes_allowed && page.iter().all(|&byte| byte == 0) {
@@ -144,7 +149,10 @@ impl<B: Backing> SealedFile<B> {
 
     /// One whole block of the body, under the inode's lock; a hole reads as zeros.
     pub(super) fn read_block(&self, block: u64) -> Result<[u8; BLOCK_PLAIN_BYTES], StoreError> {
-        let content = self.content.as_ref().ok_or_else(|| io::Error::other("no content to read"))?;
+        let content = self
+            .content
+            .as_ref()
+            .ok_or_else(|| io::Error::other("no content to read"))?;
         let mut page = [0; PAGE_BYTES];
         read_full(&*self.backing, &mut page, body_offset(block))?;
         let mut out = [0; BLOCK_PLAIN_BYTES];
@@ -189,10 +197,11 @@ impl<B: Backing> SealedFile<B> {
         let block = block_of(plain_offset);
         let tail_from = (end.tail_bytes > 0).then(|| plain_offset_of(end.tail_block));
         let in_body = self.backing.next_data(body_offset(block))?;
-        let found = in_body.map(|at| plain_offset_of(((at - body_offset(0)) / PAGE_BYTES as u64).max(1)).max(plain_offset));
+        let found =
+            in_body.map(|at| plain_offset_of(((at - body_offset(0)) / PAGE_BYTES as u64).max(1)).max(plain_offset));
         let in_slots = content.recovered.iter().flat_map(|r| r.restore.iter());
         let in_slots = in_slots
-            .map(|(known, _)| *known)
+            .map(|known| known.block)
             .filter(|&known| known >= block)
             .min()
             .map(plain_offset_of);
@@ -225,7 +234,7 @@ impl<B: Backing> SealedFile<B> {
                 .recovered
                 .iter()
                 .flat_map(|r| r.restore.iter())
-                .any(|(known, _)| *known == block);
+                .any(|known| known.block == block);
             if !in_slot {
                 break;
             }

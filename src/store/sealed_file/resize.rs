@@ -6,6 +6,7 @@ use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, SLOT_COUNT,
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
 use crate::store::sealed_file::pages::write_page;
+use crate::store::sealed_file::rules::{Rule, holds};
 use crate::store::sealed_file::{SealedFile, Slots};
 
 const P0: u64 = HEAD_PLAIN_BYTES as u64;
@@ -41,7 +42,7 @@ impl<B: Backing> SealedFile<B> {
     ///
     /// A kill before the sync leaves an empty file; a power cut the old one or an empty one.
     pub(super) fn clear(&mut self) -> Result<(), StoreError> {
-        if self.content.is_none() && self.size_on_disk == 0 {
+        if self.content.is_none() && self.size_on_disk == 0 && !self.sync_failed {
             return Ok(());
         }
         self.changes += 1;
@@ -50,7 +51,9 @@ impl<B: Backing> SealedFile<B> {
         self.life += 1;
         self.content = None;
         self.unsynced = false;
-        self.sync_backing()?;
+        if holds(Rule::SyncAfterClear) {
+            self.sync_backing()?;
+        }
         // Nothing is left that an earlier failure could have lost.
         self.sync_failed = false;
         self.marks_unknown = false;
@@ -84,31 +87,38 @@ impl<B: Backing> SealedFile<B> {
             generation: Generation(content.generation.0 + 1),
         };
         content.plain_length = plain_length;
-        content.floor = floor;
+        if holds(Rule::CutFloor) {
+            content.floor = floor;
+        }
         if let Some(kept) = kept {
             *content.tail = kept;
         }
         let mut wrote = content.write_head(&*backing, State::Open);
+        let head_says_cut = wrote.is_ok();
         if wrote.is_ok() && end.tail_bytes > 0 {
             wrote = content.write_tail(&*backing, end.tail_block, end.tail_bytes);
         }
-        if let Err(e) = wrote {
+        if wrote.is_err() {
             let cut = (content.plain_length, content.floor, *content.tail);
             (content.plain_length, content.floor, *content.tail) = undo;
-            if content.write_head(&*backing, State::Open).is_err() {
-                // The head on disk may say "cut" already: memory must not say otherwise.
-                (content.plain_length, content.floor, *content.tail) = cut;
-                content.tail_written = false;
+            if !head_says_cut || content.write_head(&*backing, State::Open).is_ok() {
+                return wrote;
             }
-            return Err(e);
+            // The head on disk says "cut" already: memory must not say otherwise. The rest of the cut
+            // is made up for before the file grows.
+            (content.plain_length, content.floor, *content.tail) = cut;
         }
         if plain_length < P0 {
             content.block0[plain_length as usize..].fill(0);
         }
-        content.tail_written = true;
+        content.tail_written = wrote.is_ok();
         content.tail_durable_in_body = false;
         content.durable_through = content.durable_through.min(end.tail_block - 1);
-        self.sync_now()?;
+        content.shrink_to = Some(end.tail_block);
+        wrote?;
+        if holds(Rule::SyncBeforeShrink) {
+            self.sync_within()?;
+        }
         if end.tail_bytes == 0 {
             let content = self.content_mut()?;
             content.tails = Slots::default();
@@ -167,7 +177,7 @@ impl<B: Backing> SealedFile<B> {
         }
         let (now, target) = (self.content_mut()?.end(), end_of(plain_length));
         if now.tail_block < target.tail_block {
-            if now.tail_bytes > 0 {
+            if now.tail_bytes > 0 && holds(Rule::PadShortBlock) {
                 let from = self.plain_length();
                 self.write(from, &ZEROS[now.tail_bytes..])?;
             }
@@ -194,7 +204,9 @@ impl<B: Backing> SealedFile<B> {
         let undo = (content.plain_length, content.holes_allowed);
         content.holes_allowed = true;
         content.plain_length = boundary;
-        if let Err(e) = content.write_head(&*backing, State::Open) {
+        if holds(Rule::HolesHead)
+            && let Err(e) = content.write_head(&*backing, State::Open)
+        {
             (content.plain_length, content.holes_allowed) = undo;
             return Err(e);
         }
@@ -252,6 +264,9 @@ impl<B: Backing> SealedFile<B> {
             return Ok(false);
         }
         let page = body_offset(block);
-        Ok(self.backing.next_data(page)?.is_none_or(|at| at >= page + PAGE_BYTES as u64))
+        Ok(self
+            .backing
+            .next_data(page)?
+            .is_none_or(|at| at >= page + PAGE_BYTES as u64))
     }
 }

@@ -8,6 +8,7 @@ use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, body_offset
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
 use crate::store::sealed_file::pages::{RUN_PAGES, with_scratch};
+use crate::store::sealed_file::rules::{Rule, holds};
 use crate::store::sealed_file::{Content, HeadOnDisk, SealedFile};
 
 const P0: u64 = HEAD_PLAIN_BYTES as u64;
@@ -55,6 +56,16 @@ impl<B: Backing> SealedFile<B> {
 
     /// A growth failed half-way: the length becomes the old one again, as far as the disk allows.
     pub(super) fn take_back(&mut self, old: u64) {
+        if let Some(content) = self
+            .content
+            .as_mut()
+            .filter(|c| c.plain_length > old.max(P0) && !c.tail_written)
+        {
+            // Zeros of the last block that are in memory alone go without the disk.
+            let block_start = plain_offset_of(content.end().tail_block);
+            content.plain_length = block_start.max(old);
+            content.tail_written = block_start >= old;
+        }
         if self.plain_length() <= old {
             return;
         }
@@ -111,7 +122,7 @@ impl<B: Backing> SealedFile<B> {
         self.ensure_room(sealed_end)?;
         let backing = self.backing.clone();
         let content = self.content_mut()?;
-        if content.head_on_disk == HeadOnDisk::Sealed {
+        if content.head_on_disk == HeadOnDisk::Sealed && holds(Rule::OpenHead) {
             let open_count = content.generation.open_count() + 1;
             content.generation = crate::sealed::head::Generation::first_of(open_count);
             content.renew_epoch()?;
@@ -123,7 +134,7 @@ impl<B: Backing> SealedFile<B> {
     /// Rule 6: what another process left in the page cache is made durable before anything relies on
     /// it, and a failure of that is a failed sync like any other.
     pub(super) fn settle_marks(&mut self) -> Result<(), StoreError> {
-        if !self.marks_unknown {
+        if !self.marks_unknown || !holds(Rule::SyncUnknownMarks) {
             return Ok(());
         }
         if self.sync_failed {
@@ -137,7 +148,7 @@ impl<B: Backing> SealedFile<B> {
     /// A sync of the backing file whose failure is remembered (rule 4).
     pub(super) fn sync_backing(&mut self) -> Result<(), StoreError> {
         self.backing.sync_data().map_err(|e| {
-            self.sync_failed = true;
+            self.sync_failed = holds(Rule::RememberFailedSync);
             e.into()
         })
     }
@@ -177,7 +188,11 @@ impl<B: Backing> SealedFile<B> {
             first[at..].copy_from_slice(&data[..P - at]);
             for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate() {
                 let from = i * P;
-                let payload = if i == 0 { &first[..] } else { &data[from - at..from - at + P] };
+                let payload = if i == 0 {
+                    &first[..]
+                } else {
+                    &data[from - at..from - at + P]
+                };
                 content.seal_body(generation, end.tail_block + i as u64, payload, page)?;
             }
             Ok::<_, StoreError>(backing.write_at(scratch, body_offset(end.tail_block))? / PAGE_BYTES)
@@ -196,9 +211,11 @@ impl<B: Backing> SealedFile<B> {
         let content = self.content_mut()?;
         let old_used = content.end().tail_bytes;
         let used = old_used.max(at + data.len());
-        let saved = (at < old_used).then(|| *content.tail);
+        let saved = if at < old_used { Some(*content.tail) } else { None };
         content.tail[at..at + data.len()].copy_from_slice(data);
-        if let Err(e) = content.write_tail(&*backing, block, used) {
+        if !holds(Rule::TailBeforeAck) {
+            content.tail_written = false;
+        } else if let Err(e) = content.write_tail(&*backing, block, used) {
             if let Some(saved) = saved {
                 *content.tail = saved;
             }
@@ -214,31 +231,39 @@ impl<B: Backing> SealedFile<B> {
         let backing = self.backing.clone();
         let content = self.content_mut()?;
         let end = content.end();
+        if !holds(Rule::CoverTail) {
+            return Ok(());
+        }
         if !content.tail_durable_in_body {
             // A seal that was overtaken may have put this block into the body under a sealed head.
-            return if end.tail_bytes > 0 { self.in_place_barrier() } else { Ok(()) };
+            return if end.tail_bytes > 0 {
+                self.in_place_barrier()
+            } else {
+                Ok(())
+            };
         }
         if content.tails.current.is_none() || content.tail_slot_block != end.tail_block || !content.tail_written {
             content.write_tail(&*backing, end.tail_block, end.tail_bytes)?;
         }
-        self.sync_now()
+        self.sync_within()
     }
 
     /// Rule 8: the file does not grow again before a shrink is durable.
     pub(super) fn settle_shrink(&mut self) -> Result<(), StoreError> {
         if let Some(block) = self.content_mut()?.shrink_to {
+            self.sync_within()?;
             self.cut_pages_from(block)?;
         }
-        if self.content_mut()?.shrink_unsynced {
-            self.sync_now()?;
+        if self.content_mut()?.shrink_unsynced && holds(Rule::SyncAfterShrink) {
+            self.sync_within()?;
         }
         Ok(())
     }
 
     /// Rule 3: an open head is durable before any page in place changes under a sealed one.
     pub(super) fn in_place_barrier(&mut self) -> Result<(), StoreError> {
-        if self.content_mut()?.sealed_head_at_risk {
-            self.sync_now()?;
+        if self.content_mut()?.sealed_head_at_risk && holds(Rule::InPlaceBarrier) {
+            self.sync_within()?;
         }
         Ok(())
     }
@@ -250,16 +275,16 @@ impl<B: Backing> SealedFile<B> {
         let content = self.content_mut()?;
         let durable = content.durable_through.max(content.syncing_through);
         let whole = content.end().tail_block - 1;
-        if content.durable_head_vouches >= durable.min(whole) {
+        if content.durable_head_vouches >= durable.min(whole) || !holds(Rule::VouchBarrier) {
             return Ok(());
         }
         if whole > content.durable_through {
             // The next sync makes these durable too, and their tail slots are then free again.
-            self.sync_now()?;
+            self.sync_within()?;
         }
         let backing = self.backing.clone();
         self.content_mut()?.write_head(&*backing, State::Open)?;
-        self.sync_now()
+        self.sync_within()
     }
 
     /// Overwrites blocks before the tail block, in place.
@@ -275,7 +300,7 @@ impl<B: Backing> SealedFile<B> {
             .min(limit)
             .min(usize::try_from(behind).unwrap_or(limit));
         let bytes = data.len().min(blocks * P - at);
-        if self.options.strict_overwrite {
+        if self.options.strict_overwrite && holds(Rule::CopyAside) {
             self.copy_aside(first)?;
         }
         let backing = self.backing.clone();
@@ -301,7 +326,8 @@ impl<B: Backing> SealedFile<B> {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
         }
         if self.options.strict_overwrite {
-            self.sync_now()?;
+            // The page is there; what else a sync would write first cannot fail this write any more.
+            self.sync_backing()?;
         }
         Ok(bytes.min(pages * P - at))
     }
@@ -311,7 +337,7 @@ impl<B: Backing> SealedFile<B> {
     fn copy_aside(&mut self, block: u64) -> Result<(), StoreError> {
         let whole = self.read_block(block)?;
         self.rewrite_tail_if_needed()?;
-        self.sync_now()?;
+        self.sync_within()?;
         let backing = self.backing.clone();
         let content = self.content_mut()?;
         let spare = (0..crate::sealed::SLOT_COUNT as u8)
