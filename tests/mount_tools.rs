@@ -54,6 +54,8 @@ fn rsync_in_and_out_and_again_finds_nothing_to_do() {
     );
     make_file(&native.join("acme/new"), 70_000);
     fs::remove_file(native.join("acme/sales/call 5 <+49:30>.wav")).unwrap();
+    // rsync takes times within one second for the same.
+    tree::set_times(&native);
     rsync(&native, &copied);
     tree::assert_same(&native, &copied);
     mount.finish();
