@@ -422,7 +422,10 @@ fn a_file_whose_heads_are_all_bad_is_not_taken_for_empty() {
         model.run(&op);
     }
     for slot in 0..3 {
-        model.disk.write_at(&[0xee; 4096], slot * PAGE).expect("the memory takes it");
+        model
+            .disk
+            .write_at(&[0xee; 4096], slot * PAGE)
+            .expect("the memory takes it");
     }
     let loaded = SealedFile::load(model.disk.clone(), model.ring.clone(), model.options);
     assert!(loaded.is_err_and(|e| e.is_damage()));

@@ -22,7 +22,9 @@ use tallyfs::store::sealed_file::{SealedFile, WriteOptions};
 const KEY_ID: u32 = 0x0102_0304;
 
 fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/v1").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/v1")
+        .join(name)
 }
 
 fn kek() -> Kek {
@@ -132,7 +134,11 @@ fn opens_the_golden_pages<C: Aead>() {
         ("head-sealed.bin", record(State::Sealed)),
         ("head-44-bytes.bin", short_record()),
     ] {
-        assert_eq!(open_head(&key, &mut frozen(name), &mut read0), Ok(wanted.clone()), "{name}");
+        assert_eq!(
+            open_head(&key, &mut frozen(name), &mut read0),
+            Ok(wanted.clone()),
+            "{name}"
+        );
         let used = usize::from(wanted.head_bytes);
         assert_eq!(read0[..used], block0()[..used], "{name}");
         assert!(read0[used..].iter().all(|&byte| byte == 0), "{name}");
@@ -207,7 +213,11 @@ fn crash_images_give_the_plaintext_that_was_synced() {
         let mut file = SealedFile::load(Arc::new(file), ring.clone(), WriteOptions::default()).expect("loads");
         let mut read = vec![0; plain.len() + 1];
         let bytes = file.read(0, &mut read).expect("reads");
-        assert!(read[..bytes] == plain, "{name}: {bytes} bytes, should be {}", plain.len());
+        assert!(
+            read[..bytes] == plain,
+            "{name}: {bytes} bytes, should be {}",
+            plain.len()
+        );
         assert_eq!(file.write(bytes as u64, b"and life goes on").expect("writes"), 16);
         file.sync_now().expect("syncs");
     }
@@ -230,7 +240,8 @@ fn live(name: &str, file: &mut SealedFile<disk::Disk>) -> u64 {
             let (step, ticket) = file.seal_tail().expect("seals");
             let flushed = file.backing().begin_flush();
             file.backing().finish_flush(flushed);
-            file.seal_next(step, ticket.expect("a ticket"), Ok(()), 1).expect("seals");
+            file.seal_next(step, ticket.expect("a ticket"), Ok(()), 1)
+                .expect("seals");
             append(file, 2, 5000);
         }
         "cut" => {
@@ -275,7 +286,11 @@ fn generate() {
             let mut plain = vec![0; length as usize];
             file.read(0, &mut plain).expect("reads");
             let mut bytes = image.bytes();
-            bytes.extend_from_slice(&tallyfs::store::backing::Backing::size(&*crashed).expect("size").to_le_bytes());
+            bytes.extend_from_slice(
+                &tallyfs::store::backing::Backing::size(&*crashed)
+                    .expect("size")
+                    .to_le_bytes(),
+            );
             fs::write(data(&format!("crash-{name}.bin")), bytes).expect("writes");
             fs::write(data(&format!("crash-{name}.plain")), plain).expect("writes");
             break;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::exit::{Code, Failure};
-use crate::daemon::key_ring::KeyRing;
+use crate::daemon::key_ring;
 use crate::daemon::layout::StorePaths;
 use crate::daemon::mount_table::MountTable;
 
@@ -63,9 +63,9 @@ impl Status {
         // The ring is a help here; a damaged one stops a mount, not this command.
         let key_id = fs::exists(paths.keyring())
             .is_ok_and(|there| there)
-            .then(|| KeyRing::load(&paths.keyring()).ok())
+            .then(|| key_ring::load(&paths.keyring()).ok())
             .flatten()
-            .map(|ring| ring.active_id().0);
+            .map(|ring| ring.current_id());
         Ok(Self {
             store: paths.root,
             state,

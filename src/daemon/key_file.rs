@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::RenameFlags;
 use zeroize::Zeroizing;
 
-use super::key_ring::{KeyId, KeyRing, KeyRingError};
+use super::key_ring::{self, KeyRingError};
 use super::layout::{Store, sync_parent};
+use crate::sealed::keyring::KeyRing;
+use crate::sealed::keys::{Kek, KeyMemory};
 use crate::sys::LockedBytes;
 
 /// Bytes of a KEK: AES-256.
@@ -25,12 +27,10 @@ const FILE_BYTES_MAX: usize = KEK_BYTES * 2 + 2;
 /// A key, in memory that is locked, kept out of core files and zeroed on drop.
 pub type KekBytes = LockedBytes<KEK_BYTES>;
 
-/// The key that a mount works with.
-pub struct Kek {
-    /// Its number in the key ring and in the head of every recording.
-    pub id: KeyId,
-    /// The key.
-    pub bytes: KekBytes,
+impl KeyMemory for KekBytes {
+    fn expose(&self) -> &[u8; KEK_BYTES] {
+        LockedBytes::expose(self)
+    }
 }
 
 /// Where the key is to be taken from.
@@ -55,7 +55,7 @@ pub enum KeyError {
         /// Where it was looked for.
         path: PathBuf,
         /// The key that is needed.
-        wanted: KeyId,
+        wanted: u32,
     },
     /// A key was found, and it is another one.
     #[error("{origin}: not key {wanted}, which this store was sealed with; give that key")]
@@ -63,7 +63,7 @@ pub enum KeyError {
         /// Where the key came from.
         origin: String,
         /// The key that is needed.
-        wanted: KeyId,
+        wanted: u32,
     },
     /// A directory, a pipe, a device.
     #[error("{0}: not a regular file; name a file that holds the key")]
@@ -126,10 +126,10 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyErr
 ///
 /// # Errors
 /// See [`KeyError`].
-pub fn obtain(store: &Store, choice: KeyChoice) -> Result<Kek, KeyError> {
+pub fn obtain(store: &Store, choice: KeyChoice, now_s: u64) -> Result<KeyRing, KeyError> {
     let ring_path = store.paths().keyring();
     let (path, origin) = match choice {
-        KeyChoice::Environment(bytes) => return admit(store, bytes, "ENCRYPTION_KEY"),
+        KeyChoice::Environment(bytes) => return admit(store, bytes, "ENCRYPTION_KEY", now_s),
         KeyChoice::File(path) => (path.clone(), path),
         KeyChoice::Beside => {
             let path = beside(&store.paths().root);
@@ -139,35 +139,33 @@ pub fn obtain(store: &Store, choice: KeyChoice) -> Result<Kek, KeyError> {
     let bytes = match read(&path) {
         Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             if !store.is_new() {
-                let wanted = KeyRing::load(&ring_path)?.active_id();
+                let wanted = key_ring::load(&ring_path)?.current_id();
                 return Err(KeyError::Missing { path, wanted });
             }
             make(&path)?
         }
         other => other?,
     };
-    admit(store, bytes, &origin.display().to_string())
+    admit(store, bytes, &origin.display().to_string(), now_s)
 }
 
 /// Checks a key against the store's ring; the first key of a new store begins the ring.
-fn admit(store: &Store, bytes: KekBytes, origin: &str) -> Result<Kek, KeyError> {
-    let ring_path = store.paths().keyring();
-    let ring = if store.is_new() {
-        KeyRing::begin(&ring_path, bytes.expose())?
-    } else {
-        KeyRing::load(&ring_path)?
-    };
-    let id = ring.active_id();
-    if !ring.is_active(bytes.expose()) {
-        return Err(KeyError::Wrong {
-            origin: origin.to_owned(),
-            wanted: id,
-        });
-    }
+fn admit(store: &Store, bytes: KekBytes, origin: &str, now_s: u64) -> Result<KeyRing, KeyError> {
     if !bytes.is_locked() {
         log::warn!("the key could not be locked into memory; raise the limit for it (LimitMEMLOCK)");
     }
-    Ok(Kek { id, bytes })
+    let (ring_path, kek) = (store.paths().keyring(), Kek::held_by(bytes));
+    if store.is_new() {
+        return Ok(key_ring::begin(&ring_path, kek, now_s)?);
+    }
+    let mut ring = key_ring::load(&ring_path)?;
+    match ring.admit(kek) {
+        Ok(id) if id == ring.current_id() => Ok(ring),
+        _ => Err(KeyError::Wrong {
+            origin: origin.to_owned(),
+            wanted: ring.current_id(),
+        }),
+    }
 }
 
 /// `STORE.key`.
@@ -306,6 +304,8 @@ mod tests {
 
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F";
 
+    const NOW_S: u64 = 1_700_000_000;
+
     fn new_store(dir: &TempDir) -> Store {
         Store::open(&dir.path().join("store")).unwrap()
     }
@@ -329,34 +329,34 @@ mod tests {
     fn a_new_store_gets_a_key_that_opens_it_again() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = new_store(&dir);
-        let made = obtain(&store, KeyChoice::Beside).unwrap();
+        let made = obtain(&store, KeyChoice::Beside, NOW_S).unwrap();
         store.finish_first_use().unwrap();
         let path = dir.path().join("store.key");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o400);
         assert_eq!(fs::read(&path).unwrap().len(), 65);
-        assert_ne!(made.bytes.expose(), &[0; 32]);
-        let again = obtain(&store, KeyChoice::Beside).unwrap();
-        assert_eq!(again.bytes.expose(), made.bytes.expose());
-        assert_eq!(again.id, made.id);
+        assert_ne!(fs::read(&path).unwrap()[..64], [b'0'; 64]);
+        let again = obtain(&store, KeyChoice::Beside, NOW_S).unwrap();
+        assert_eq!(again.current_id(), made.current_id());
     }
 
     #[test]
     fn a_first_use_cut_short_keeps_the_key_it_made() {
         let dir = tempfile::tempdir().unwrap();
-        let made = obtain(&new_store(&dir), KeyChoice::Beside).unwrap();
-        let again = obtain(&new_store(&dir), KeyChoice::Beside).unwrap();
-        assert_eq!(again.bytes.expose(), made.bytes.expose());
+        obtain(&new_store(&dir), KeyChoice::Beside, NOW_S).unwrap();
+        let made = fs::read(dir.path().join("store.key")).unwrap();
+        obtain(&new_store(&dir), KeyChoice::Beside, NOW_S).unwrap();
+        assert_eq!(fs::read(dir.path().join("store.key")).unwrap(), made);
     }
 
     #[test]
     fn an_existing_store_never_gets_a_new_key() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = new_store(&dir);
-        obtain(&store, KeyChoice::Beside).unwrap();
+        obtain(&store, KeyChoice::Beside, NOW_S).unwrap();
         store.finish_first_use().unwrap();
         fs::remove_file(dir.path().join("store.key")).unwrap();
-        let error = error_of(obtain(&store, KeyChoice::Beside));
+        let error = error_of(obtain(&store, KeyChoice::Beside, NOW_S));
         assert!(error.contains("needs key 1"), "{error}");
         assert!(error.contains("store.key"), "{error}");
         assert!(!dir.path().join("store.key").exists());
@@ -366,10 +366,10 @@ mod tests {
     fn another_key_than_the_stores_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = new_store(&dir);
-        obtain(&store, KeyChoice::Beside).unwrap();
+        obtain(&store, KeyChoice::Beside, NOW_S).unwrap();
         store.finish_first_use().unwrap();
         let other = from_hex(HEX, "ENCRYPTION_KEY").unwrap();
-        let error = error_of(obtain(&store, KeyChoice::Environment(other)));
+        let error = error_of(obtain(&store, KeyChoice::Environment(other), NOW_S));
         assert!(error.starts_with("ENCRYPTION_KEY: not key 1"), "{error}");
     }
 
@@ -431,7 +431,7 @@ mod tests {
     fn what_a_crash_left_of_a_key_file_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("store.key.new"), "00ff").unwrap();
-        obtain(&new_store(&dir), KeyChoice::Beside).unwrap();
+        obtain(&new_store(&dir), KeyChoice::Beside, NOW_S).unwrap();
         assert!(!dir.path().join("store.key.new").exists());
     }
 }

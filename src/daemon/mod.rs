@@ -20,9 +20,11 @@ mod write_back;
 use std::io;
 use std::path::PathBuf;
 
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::sealed::keyring::KeyRing;
 
-use key_file::{Kek, KeyChoice, KeyError};
+use key_file::{KeyChoice, KeyError};
 use layout::{LayoutError, Store};
 use mount::{MountError, MountPlan};
 use mount_point::MountPointError;
@@ -47,8 +49,8 @@ pub struct MountRequest {
 pub struct Parts {
     /// The store, locked until this is dropped.
     pub store: Store,
-    /// Its key.
-    pub kek: Kek,
+    /// Its key ring, with the key in it.
+    pub ring: KeyRing,
     /// The configuration.
     pub config: Config,
     /// The mount to be made, as late as possible.
@@ -110,7 +112,7 @@ fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
     let mut store = Store::open(&request.store)?;
     let mount_point = mount_point::prepare(&request.mount_point, &store.paths().root, request.options.nonempty)?;
     store.note_holder(&mount_point)?;
-    let kek = key_file::obtain(&store, request.key)?;
+    let ring = key_file::obtain(&store, request.key, SystemClock::new().now().as_secs())?;
     if store.is_new() {
         store.finish_first_use()?;
     }
@@ -123,7 +125,7 @@ fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
     };
     Ok(Parts {
         store,
-        kek,
+        ring,
         config: request.config,
         mount_plan,
     })

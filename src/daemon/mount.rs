@@ -13,8 +13,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -132,23 +130,8 @@ pub enum Unmounted {
     /// No new name leads there, but someone still has a file open: the kernel ends the session
     /// when the last one is closed.
     WhenUnused,
-    /// The mount is gone, and so is the session: who had a file open gets errors from now on.
-    Aborted,
     /// It was gone before.
     Already,
-    /// Files are open, and the mount was left as it is.
-    Busy,
-}
-
-/// Between two tries to unmount while files are open.
-const RETRY_PACE: Duration = Duration::from_millis(100);
-
-/// What to do about files that are open.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum WhenBusy {
-    Leave,
-    Detach,
-    Abort,
 }
 
 impl MountPlan {
@@ -271,33 +254,6 @@ impl MountGuard {
     /// # Errors
     /// [`MountError::Covered`] when another mount lies over it; what the system answers.
     pub fn unmount(&self) -> Result<Unmounted, MountError> {
-        self.take_away(WhenBusy::Detach)
-    }
-
-    /// Like [`MountGuard::unmount`], but for a stop that was asked for: while files are open it is
-    /// tried again, and after `patience` the session ends all the same, with errors for those who
-    /// still use it. What was acknowledged is not touched.
-    ///
-    /// # Errors
-    /// As for [`MountGuard::unmount`].
-    pub fn end(&self, patience: Duration) -> Result<Unmounted, MountError> {
-        for nth in 0..patience.as_millis() / RETRY_PACE.as_millis() {
-            match self.take_away(WhenBusy::Leave)? {
-                Unmounted::Busy if nth == 0 => {
-                    log::info!(
-                        "files are open; waiting up to {} s for them to be closed",
-                        patience.as_secs()
-                    );
-                }
-                Unmounted::Busy => {}
-                how => return Ok(how),
-            }
-            thread::park_timeout(RETRY_PACE);
-        }
-        self.take_away(WhenBusy::Abort)
-    }
-
-    fn take_away(&self, when_busy: WhenBusy) -> Result<Unmounted, MountError> {
         let path = self.mount_point();
         if self.is_done.load(Ordering::Acquire) {
             return Ok(Unmounted::Already);
@@ -310,8 +266,8 @@ impl MountGuard {
                 && entry.source == self.entry.source
         };
         if table.topmost(path).is_some_and(is_ours) {
-            let how = unmount(&self.entry, when_busy)?;
-            self.is_done.store(how != Unmounted::Busy, Ordering::Release);
+            let how = unmount(path)?;
+            self.is_done.store(true, Ordering::Release);
             return Ok(how);
         }
         let ours_below = table
@@ -342,42 +298,18 @@ pub(super) fn detach_dead(path: &Path) -> io::Result<()> {
     result.map_err(io::Error::other)
 }
 
-fn unmount(entry: &MountEntry, when_busy: WhenBusy) -> Result<Unmounted, MountError> {
-    let path = &entry.mount_point;
+fn unmount(path: &Path) -> Result<Unmounted, MountError> {
     if !rustix::process::geteuid().is_root() {
-        if run_helper(path, "-u").is_ok() {
-            return Ok(Unmounted::Now);
-        }
-        if when_busy == WhenBusy::Leave {
-            return Ok(Unmounted::Busy);
-        }
-        let is_aborted = when_busy == WhenBusy::Abort && abort(entry).is_ok();
-        run_helper(path, "-uz")?;
-        return Ok(if is_aborted {
-            Unmounted::Aborted
-        } else {
-            Unmounted::WhenUnused
-        });
+        return match run_helper(path, "-u") {
+            Ok(()) => Ok(Unmounted::Now),
+            Err(_) => run_helper(path, "-uz").map(|()| Unmounted::WhenUnused),
+        };
     }
-    match (rustix::mount::unmount(path, UnmountFlags::NOFOLLOW), when_busy) {
-        (Ok(()), _) => Ok(Unmounted::Now),
-        (Err(rustix::io::Errno::BUSY), WhenBusy::Leave) => Ok(Unmounted::Busy),
-        (Err(rustix::io::Errno::BUSY), WhenBusy::Detach) => detach(path).map(|()| Unmounted::WhenUnused),
-        // FORCE has the driver abort the connection first.
-        (Err(rustix::io::Errno::BUSY), WhenBusy::Abort) => {
-            let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
-            rustix::mount::unmount(path, flags).map_err(|e| failed("abort", path)(e.into()))?;
-            Ok(Unmounted::Aborted)
-        }
-        (Err(e), _) => Err(failed("unmount", path)(e.into())),
+    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(Unmounted::Now),
+        Err(rustix::io::Errno::BUSY) => detach(path).map(|()| Unmounted::WhenUnused),
+        Err(e) => Err(failed("unmount", path)(e.into())),
     }
-}
-
-/// Aborts the connection through the FUSE control file system, where that is mounted: its files
-/// belong to the one who mounted.
-fn abort(entry: &MountEntry) -> io::Result<()> {
-    let (_, minor) = entry.device.split_once(':').unwrap_or_default();
-    std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1")
 }
 
 fn detach(path: &Path) -> Result<(), MountError> {
@@ -496,7 +428,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plan = plan(dir.path());
         let ours = plan.mount().unwrap();
-        unmount(&ours.guard.entry, WhenBusy::Detach).unwrap();
+        unmount(ours.guard.mount_point()).unwrap();
         let other = MountPlan {
             store: "/someone/else".into(),
             ..plan.clone()

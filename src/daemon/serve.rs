@@ -24,8 +24,6 @@ use crate::db::{Ask, Database, Writer};
 use crate::fs::{Caller, FileSystem};
 use crate::fuse::{Invalidator, Session};
 use crate::recovery::Unclean;
-use crate::sealed::keyring::KeyRing;
-use crate::sealed::keys::Kek;
 use crate::store::dirty_log::DirtyLog;
 use crate::store::tree::Tree;
 
@@ -67,10 +65,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         ledger,
         links,
         dirty: dirty.clone(),
-        ring: Arc::new(KeyRing::of_one(
-            parts.kek.id.0,
-            Kek::take(&mut { *parts.kek.bytes.expose() }),
-        )),
+        ring: Arc::new(parts.ring),
         config: config.clone(),
         clock: clock.clone(),
         daemon: Caller {
@@ -161,6 +156,14 @@ fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
     }
 }
 
+/// Why serving ended.
+enum Ended {
+    /// Unmounted, or the connection broke.
+    Served(io::Result<()>),
+    /// A stop was asked for, and files stayed open.
+    OutOfPatience,
+}
+
 fn run(
     session: Session,
     fs: &Arc<FileSystem>,
@@ -170,17 +173,29 @@ fn run(
     config: &Config,
     stop: &Stop,
 ) -> Result<(), DaemonError> {
-    let stopper = guard.clone();
-    stop.when_asked(move || match stopper.end(STOP_PATIENCE) {
+    let (say, ended) = crossbeam_channel::bounded(2);
+    let (stopper, say_late) = (guard.clone(), say.clone());
+    stop.when_asked(move || match stopper.unmount() {
         Ok(Unmounted::WhenUnused) => {
-            log::warn!("files are still open; the mount is detached and ends with the last of them");
+            log::info!(
+                "files are open; waiting up to {} s for them to be closed",
+                STOP_PATIENCE.as_secs()
+            );
+            // Nobody waits for this thread: mostly the files are closed first.
+            let _ = thread::Builder::new().name("patience".to_owned()).spawn(move || {
+                thread::park_timeout(STOP_PATIENCE);
+                let _ = say_late.try_send(Ended::OutOfPatience);
+            });
         }
-        Ok(Unmounted::Aborted) => log::warn!("files were still open; what was written to them is sealed"),
-        Ok(Unmounted::Now | Unmounted::Already | Unmounted::Busy) => {}
+        Ok(Unmounted::Now | Unmounted::Already) => {}
         Err(e) => log::error!("{e}"),
     });
     let invalidator = session.invalidator();
     log::info!("mounted {}", guard.mount_point().display());
+    thread::Builder::new()
+        .name("session".to_owned())
+        .spawn(move || say.send(Ended::Served(session.run())))
+        .map_err(DaemonError::Thread)?;
     let interval = Duration::from_secs(u64::from(config.durability.commit_interval_s));
     thread::scope(|scope| {
         thread::Builder::new()
@@ -196,7 +211,14 @@ fn run(
             .name("housekeeper".to_owned())
             .spawn_scoped(scope, || keep_house(fs, dirty, writer, &invalidator))
             .map_err(DaemonError::Thread)?;
-        let served = session.run().map_err(DaemonError::Session);
+        let served = match ended.recv() {
+            Ok(Ended::Served(served)) => served.map_err(DaemonError::Session),
+            Ok(Ended::OutOfPatience) => {
+                log::warn!("files are still open; their users get errors from now on");
+                Ok(())
+            }
+            Err(_) => Err(DaemonError::Session(io::Error::other("its threads are gone"))),
+        };
         fs.stop();
         served
     })

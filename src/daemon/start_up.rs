@@ -52,7 +52,7 @@ pub fn start(paths: &StorePaths, tree: &Tree, config: &Config, clock: &dyn Clock
     }
     let last = database.last_run().map_err(DaemonError::Database)?;
     let root_ino = Ino(stat_fd(tree.root()).map_err(DaemonError::Data)?.stx_ino);
-    let (dirty, leftover) = DirtyLog::open(&paths.root, boot_id).map_err(DaemonError::Data)?;
+    let (dirty, leftover) = DirtyLog::open(&paths.root, boot_id, last.log_epoch).map_err(DaemonError::Data)?;
     let same_store = found == Found::Good && last.identity.is_some_and(|identity| identity.root_ino == root_ino);
     let same_boot = last.boot_id == Some(boot_id);
     let (counted, first_ask) = if same_store && last.clean {

@@ -45,7 +45,7 @@ impl WriteBack {
         let (links, removed_links) = self.fs.changed_links();
         let mut batch = Batch {
             removed_links,
-            log_epoch: rotated.as_ref().map_or(0, |r| r.epoch),
+            log_epoch: self.dirty.epoch() - 1,
             ..Batch::default()
         };
         batch.at_s = self.clock.now().as_secs();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::open::{self, BUSY_TIMEOUT, FileId, Found};
-use super::rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow};
+use super::rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, Snapshot};
 use super::{Error, load};
 use crate::id::Ino;
 
@@ -116,6 +116,11 @@ impl Database {
         load::links(&self.db).map_err(|e| self.failed("read links", e))
     }
 
+    /// Both, for a start.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        load::snapshot(&self.db).map_err(|e| self.failed("read rows", e))
+    }
+
     /// The newest `count` days of one tenant, newest first; `""` is the whole mount.
     pub fn days(&self, tenant: &str, count: u32) -> Result<Vec<DayRow>, Error> {
         load::days(&self.db, tenant, count).map_err(|e| self.failed("read days", e))
@@ -176,6 +181,21 @@ impl Database {
             self.mark_running(boot_id)?;
         }
         Ok(found)
+    }
+
+    /// The next read goes to the file.
+    #[cfg(test)]
+    pub(super) fn forget_pages(&self) {
+        self.db.release_memory().expect("pages can always be read again");
+    }
+
+    /// Stands in for a full disk.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, count: u32) {
+        let limit = self
+            .db
+            .pragma_update_and_check(None, "max_page_count", count, |_| Ok(()));
+        limit.expect("a pragma of this connection alone");
     }
 
     fn write(

@@ -39,6 +39,10 @@ impl Error {
     /// Sorts what SQLite said into the kinds that a person can act on.
     pub(super) fn sqlite(path: &Path, operation: &'static str, source: rusqlite::Error) -> Self {
         let path = path.to_path_buf();
+        if is_about_the_text(&source) {
+            let reason = source.to_string();
+            return Self::Damaged { path, reason };
+        }
         match source.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { path },
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly { path },
@@ -71,5 +75,15 @@ impl Error {
     /// The file itself is bad: no retry will help, it has to be set aside.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
+    }
+}
+
+/// Our SQL fits our tables: when it is found wrong, a table or column is missing. SQLite says so
+/// with or without the place in the text.
+fn is_about_the_text(source: &rusqlite::Error) -> bool {
+    match source {
+        rusqlite::Error::SqlInputError { .. } => true,
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.starts_with("no such "),
+        _ => false,
     }
 }

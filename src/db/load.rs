@@ -3,9 +3,18 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::rows::{DayRow, DirRow, Identity, LastRun, LinkRow};
+use super::rows::{DayRow, DirRow, Identity, LastRun, LinkRow, Snapshot};
 use crate::id::Ino;
 use crate::units::Meters;
+
+/// Both tables as of one commit.
+pub(super) fn snapshot(db: &Connection) -> rusqlite::Result<Snapshot> {
+    let transaction = db.unchecked_transaction()?;
+    Ok(Snapshot {
+        dirs: dirs(&transaction)?,
+        links: links(&transaction)?,
+    })
+}
 
 pub(super) fn dirs(db: &Connection) -> rusqlite::Result<Vec<DirRow>> {
     db.prepare(

@@ -8,19 +8,13 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::{self, BUSY_TIMEOUT};
-use super::rows::{DayRow, DirRow, LastRun, LinkRow};
+use super::rows::{DayRow, LastRun, Snapshot};
 use super::{Error, load};
 
 /// A read-only connection.
 pub struct Reader {
     path: PathBuf,
     db: Connection,
-}
-
-/// Rows of one instant, for [`super::Totals`].
-pub struct Snapshot {
-    pub dirs: Vec<DirRow>,
-    pub links: Vec<LinkRow>,
 }
 
 /// Opens the database at `path` for reading.
@@ -50,13 +44,7 @@ impl Reader {
 
     /// Directories and links as of one committed write-back.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        self.read(|db| {
-            let transaction = db.unchecked_transaction()?;
-            Ok(Snapshot {
-                dirs: load::dirs(&transaction)?,
-                links: load::links(&transaction)?,
-            })
-        })
+        self.read(load::snapshot)
     }
 
     /// The newest `count` days of one tenant, newest first; `""` is the whole mount.

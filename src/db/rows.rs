@@ -30,6 +30,13 @@ pub struct LinkRow {
     pub bytes: u64,
 }
 
+/// Directories and links of one instant.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Snapshot {
+    pub dirs: Vec<DirRow>,
+    pub links: Vec<LinkRow>,
+}
+
 /// What a day of one tenant changed since the last write-back.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct DayDelta {

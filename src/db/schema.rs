@@ -60,11 +60,12 @@ pub(super) enum Schema {
     Empty,
     Known(i64),
     Newer(i64),
-    /// Tables are missing, or are not ours.
+    /// Tables that are not ours.
     Wrong(String),
 }
 
-/// Looks without writing.
+/// Looks without writing. A table or column that is missing is an error about the SQL text, which
+/// counts as damage.
 pub(super) fn inspect(db: &Connection) -> rusqlite::Result<Schema> {
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > LATEST {
@@ -80,13 +81,7 @@ pub(super) fn inspect(db: &Connection) -> rusqlite::Result<Schema> {
     }
     if version == LATEST {
         for probe in PROBES {
-            match db.prepare(probe) {
-                Ok(_) => {}
-                Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
-                    return Ok(Schema::Wrong(e.to_string()));
-                }
-                Err(e) => return Err(e),
-            }
+            db.prepare(probe)?;
         }
     }
     Ok(Schema::Known(version))

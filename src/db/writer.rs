@@ -277,3 +277,197 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::db::tests::{batch, dir};
+    use crate::db::{DirRow, Found};
+
+    /// What the source was asked and what became of its answers.
+    #[derive(Default)]
+    struct Log {
+        asked: Mutex<Vec<Ask>>,
+        committed: AtomicU64,
+        returned: Mutex<Vec<Batch>>,
+        now_s: AtomicU64,
+    }
+
+    type Source = Box<dyn FnMut(Ask) -> Collected + Send>;
+    type Clock = Box<dyn Fn() -> Duration + Send>;
+
+    fn row(bytes: u64) -> DirRow {
+        dir(2, 2, bytes)
+    }
+
+    /// A source with one directory that grows by a byte each time.
+    fn source(log: &Arc<Log>) -> Source {
+        let log = Arc::clone(log);
+        Box::new(move |ask| {
+            let mut asked = log.asked.lock();
+            asked.push(ask);
+            let bytes = asked.len() as u64;
+            let (committed, failed) = (Arc::clone(&log), Arc::clone(&log));
+            Collected {
+                batch: batch(vec![row(bytes)]),
+                on_committed: Box::new(move || {
+                    committed.committed.fetch_add(1, Ordering::SeqCst);
+                }),
+                on_failed: Box::new(move |batch| failed.returned.lock().push(batch)),
+            }
+        })
+    }
+
+    fn clock(log: &Arc<Log>) -> Clock {
+        let log = Arc::clone(log);
+        Box::new(move || Duration::from_secs(log.now_s.load(Ordering::SeqCst)))
+    }
+
+    fn database(path: &Path) -> Database {
+        let (mut db, _) = Database::open_with(path, 0, Duration::ZERO).unwrap();
+        db.mark_running([5; 16]).unwrap();
+        db
+    }
+
+    fn start() -> (TempDir, Arc<Log>, WriteBack<Source, Clock>) {
+        let temp = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::default());
+        let db = database(&temp.path().join("tallyfs.db"));
+        let work = WriteBack::new(db, Ask::Dirty, source(&log), clock(&log));
+        (temp, log, work)
+    }
+
+    #[test]
+    fn a_write_back_commits_and_tells_the_source() {
+        let (_temp, log, mut work) = start();
+        log.now_s.store(50, Ordering::SeqCst);
+        assert!(!work.is_wanted());
+        work.attempt().unwrap();
+        assert_eq!(work.database.load_dirs().unwrap(), [row(1)]);
+        assert_eq!(log.committed.load(Ordering::SeqCst), 1);
+        assert_eq!(work.status.lock().last_success, Some(Duration::from_secs(50)));
+        assert_eq!(work.pause(), PACE);
+    }
+
+    #[test]
+    fn failures_hand_back_wait_longer_and_end_in_one_success() {
+        let (_temp, log, mut work) = start();
+        work.database.limit_pages(1);
+        let huge = || batch((3..5000).map(|ino| dir(ino, 2, 1)).collect());
+        let log2 = Arc::clone(&log);
+        work.source = Box::new(move |ask| {
+            let mut answer = source(&log2)(ask);
+            answer.batch.dirs.extend(huge().dirs);
+            answer
+        });
+        for (at_s, pause_s) in [(10, 2), (12, 4), (16, 8), (24, 16), (40, 32), (72, 32)] {
+            log.now_s.store(at_s, Ordering::SeqCst);
+            work.attempt().unwrap_err();
+            assert!(work.is_wanted());
+            assert_eq!(work.pause().as_secs(), pause_s);
+        }
+        let status = work.status.lock().clone();
+        assert_eq!(status.failure_count, 6);
+        assert_eq!(status.behind_by(Duration::from_secs(72)).as_secs(), 62);
+        assert!(status.last_error.unwrap().contains("no space left"));
+        assert_eq!(log.returned.lock().len(), 6);
+        assert_eq!(log.committed.load(Ordering::SeqCst), 0);
+
+        work.database.limit_pages(100_000);
+        work.attempt().unwrap();
+        assert!(!work.is_wanted());
+        assert_eq!(work.status.lock().behind_by(Duration::from_secs(99)), Duration::ZERO);
+        assert!(work.status.lock().last_error.is_some());
+    }
+
+    #[test]
+    fn a_deleted_database_is_made_anew_with_everything() {
+        let (temp, log, mut work) = start();
+        let path = temp.path().join("tallyfs.db");
+        work.attempt().unwrap();
+        for name in fs::read_dir(temp.path()).unwrap() {
+            fs::remove_file(name.unwrap().path()).unwrap();
+        }
+        work.attempt().unwrap();
+        work.attempt().unwrap();
+        assert_eq!(*log.asked.lock(), [Ask::Dirty, Ask::Everything, Ask::Dirty]);
+        drop(work);
+        let (db, found) = Database::open(&path, 0).unwrap();
+        assert_eq!(found, Found::Good);
+        assert_eq!(db.load_dirs().unwrap(), [row(3)]);
+        assert_eq!(db.last_run().unwrap().boot_id, Some([5; 16]));
+    }
+
+    #[test]
+    fn a_replaced_database_loses_its_foreign_rows_and_its_clean_mark() {
+        let (temp, log, mut work) = start();
+        let other = temp.path().join("other.db");
+        let mut foreign = database(&other);
+        foreign.commit(&batch(vec![dir(99, 99, 1)])).unwrap();
+        foreign.mark_clean().unwrap();
+        drop(foreign);
+        fs::rename(other, temp.path().join("tallyfs.db")).unwrap();
+        work.attempt().unwrap();
+        assert_eq!(*log.asked.lock(), [Ask::Everything]);
+        assert_eq!(work.database.load_dirs().unwrap(), [row(1)]);
+        assert!(!work.database.last_run().unwrap().clean);
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_opened_again_is_tried_until_it_can() {
+        let (temp, log, mut work) = start();
+        let path = temp.path().join("tallyfs.db");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        work.attempt().unwrap_err();
+        work.attempt().unwrap_err();
+        assert_eq!(*log.asked.lock(), []);
+        fs::remove_dir(&path).unwrap();
+        work.attempt().unwrap();
+        assert_eq!(work.database.load_dirs().unwrap(), [row(1)]);
+    }
+
+    #[test]
+    fn a_database_damaged_while_in_use_is_set_aside() {
+        let (temp, log, mut work) = start();
+        let rows = (3..3000).map(|ino| dir(ino, 2, 1)).collect();
+        work.database.commit(&batch(rows)).unwrap();
+        work.database.mark_running([5; 16]).unwrap();
+        let path = temp.path().join("tallyfs.db");
+        let len = fs::metadata(&path).unwrap().len() as usize;
+        // In place, as a bad disk would do it.
+        fs::write(&path, vec![0xa5; len]).unwrap();
+        work.database.forget_pages();
+        let error = work.attempt().unwrap_err();
+        assert!(error.is_damage(), "{error}");
+        work.attempt().unwrap();
+        assert_eq!(log.asked.lock().last(), Some(&Ask::Everything));
+        assert_eq!(work.database.load_dirs().unwrap().len(), 1);
+        let kept = fs::read_dir(temp.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        assert!(kept.into_iter().any(|name| name.to_string_lossy().contains("damaged")));
+    }
+
+    #[test]
+    fn the_thread_writes_everything_first_and_the_rest_at_the_end() {
+        let temp = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::default());
+        let db = database(&temp.path().join("tallyfs.db"));
+        let writer = Writer::spawn(db, Ask::Everything, source(&log), clock(&log)).unwrap();
+        writer.poke();
+        writer.poke();
+        let (db, last) = writer.stop().unwrap();
+        last.unwrap();
+        let asked = log.asked.lock();
+        assert_eq!(asked[0], Ask::Everything);
+        assert!(asked.len() >= 2 && asked[1..].iter().all(|ask| *ask == Ask::Dirty));
+        assert_eq!(db.load_dirs().unwrap(), [row(asked.len() as u64)]);
+    }
+}

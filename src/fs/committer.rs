@@ -240,6 +240,7 @@ impl FileSystem {
     }
 
     fn unlist(&self, node: &Arc<Node>, state: &mut FileState) {
+        state.failure_logged = false;
         state.listed = false;
         self.committer.remove(node);
     }
@@ -261,11 +262,9 @@ impl FileSystem {
     fn failed(&self, node: &Arc<Node>, state: &mut FileState, e: &StoreError, status: &mut CommitStatus) {
         status.failed_count += 1;
         let path = String::from_utf8_lossy(&node.home().path()).into_owned();
-        if matches!(e, StoreError::SyncFailed) && state.opens == 0 {
-            // Nothing more can be promised here; the next opening recovers what is on disk.
-            log::error!("recording inode {} in {path:?} stays unsealed: {e}", node.ino);
-            state.sealed = None;
-            self.unlist(node, state);
+        // Kept in memory also after a failed sync: a new opening would trust the kernel's next good
+        // one, which no longer knows of the pages that were lost.
+        if std::mem::replace(&mut state.failure_logged, true) {
             return;
         }
         log::error!(

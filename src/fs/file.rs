@@ -13,6 +13,8 @@ use crate::fs::node::{FileState, Node};
 use crate::fs::{Caller, FileSystem};
 use crate::id::Fh;
 use crate::quota::WriteAsk;
+use crate::sealed::length::{SizeOnDisk, classify};
+use crate::store::backing::Backing;
 use crate::store::error::StoreError;
 use crate::store::sealed_file::SealedFile;
 use crate::store::tree::set_mode;
@@ -139,8 +141,38 @@ impl FileSystem {
             }
             Err(e) => return Err(e.into()),
         };
-        state.sealed = Some(SealedFile::load(Arc::new(file), self.ring.clone(), self.write_options)?);
+        let file = Arc::new(file);
+        let size = file.size()?;
+        if size == 0 && std::mem::take(&mut state.known_empty) {
+            state.sealed = Some(SealedFile::new_empty(file, self.ring.clone(), self.write_options));
+            return Ok(());
+        }
+        let sealed = SealedFile::load(file, self.ring.clone(), self.write_options)?;
+        if let SizeOnDisk::Clean(told) = classify(size) {
+            self.correct_length(node, told, sealed.plain_length());
+        }
+        let is_sealed = sealed.is_clean();
+        state.sealed = Some(sealed);
+        if !is_sealed {
+            self.list(node, state);
+        }
         Ok(())
+    }
+
+    /// A power cut can leave a size that looks sealed over pages that tell another length. The pages
+    /// are right, and the books follow them.
+    fn correct_length(&self, node: &Arc<Node>, told: u64, found: u64) {
+        if told == found {
+            return;
+        }
+        let operation = self.dirty.enter();
+        self.mark_file(&operation, node);
+        let home = node.home();
+        self.ledger
+            .charge_forced(&home, Meters::of_bytes(found.saturating_sub(told)));
+        self.ledger
+            .uncharge(&home, Meters::of_bytes(told.saturating_sub(found)));
+        self.note_length(node, found);
     }
 
     /// One line for a damaged file, however often it is read.
@@ -349,6 +381,7 @@ impl FileSystem {
     /// Frees the memory of a clean file that nobody has open.
     pub(super) fn put_away(&self, state: &mut FileState) {
         if let Some(sealed) = state.sealed.take() {
+            state.known_empty = sealed.plain_length() == 0 && sealed.is_clean() && !sealed.is_unsynced();
             // The next life counts changes anew: the kernel's pages are good only if this one had none.
             state.cached_at = state.cached_at.filter(|&at| at == sealed.change_count()).map(|_| 0);
         }

@@ -67,6 +67,10 @@ pub struct FileState {
     pub listed: bool,
     /// `change_count` when the kernel was last told that it may cache pages.
     pub cached_at: Option<u64>,
+    /// The backing file was left empty by this process, which knows that nothing of it is at risk.
+    pub known_empty: bool,
+    /// A sync or sealing that failed was logged already.
+    pub failure_logged: bool,
     /// Reads of this inode that failed were logged already.
     pub damage_logged: bool,
 }

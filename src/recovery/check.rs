@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::db::{DirRow, LinkRow};
+use super::list::Counted;
+use crate::db::{DirRow, LinkRow, Snapshot};
 use crate::id::Ino;
 
 /// One thing in which a record and a count differ.
@@ -27,14 +28,11 @@ pub enum Difference {
     },
 }
 
-/// Directories and links.
-pub type Rows<'a> = (&'a [DirRow], &'a [LinkRow]);
-
 /// Lists all differences, by inode number, directories first. Empty means equal to the byte.
 /// Paths are those of the count, or of the record for what is not on disk.
-pub fn compare(recorded: Rows<'_>, found: Rows<'_>) -> Vec<Difference> {
-    let old = by_ino(recorded.0);
-    let new = by_ino(found.0);
+pub fn compare(recorded: &Snapshot, found: &Counted) -> Vec<Difference> {
+    let old = by_ino(&recorded.dirs);
+    let new = by_ino(&found.dirs);
     let mut differences = Vec::new();
     for (ino, &row) in &new {
         match old.get(ino) {
@@ -56,7 +54,7 @@ pub fn compare(recorded: Rows<'_>, found: Rows<'_>) -> Vec<Difference> {
             recorded: row.clone(),
         });
     }
-    let (old, new) = (links_by_ino(recorded.1), links_by_ino(found.1));
+    let (old, new) = (links_by_ino(&recorded.links), links_by_ino(&found.links));
     let mut inos: Vec<Ino> = old.keys().chain(new.keys()).copied().collect();
     inos.sort_unstable();
     inos.dedup();
@@ -167,13 +165,13 @@ mod tests {
 
     #[test]
     fn each_kind_of_difference_is_named_with_its_path() {
-        let recorded = [
+        let recorded = vec![
             dir(2, 2, "", 0),
             dir(3, 2, "a", 5),
             dir(4, 3, "old", 0),
             dir(6, 2, "b", 0),
         ];
-        let found = [
+        let found = vec![
             dir(2, 2, "", 0),
             dir(3, 2, "a", 6),
             dir(5, 3, "new", 0),
@@ -185,10 +183,15 @@ mod tests {
             names: 2,
             bytes: 1,
         };
-        let told: Vec<String> = compare((&recorded, &[link]), (&found, &[]))
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let recorded = Snapshot {
+            dirs: recorded,
+            links: vec![link],
+        };
+        let found = Counted {
+            dirs: found,
+            ..Counted::default()
+        };
+        let told: Vec<String> = compare(&recorded, &found).iter().map(ToString::to_string).collect();
         let starts = [
             "a: recorded 5 bytes",
             "a/new: not recorded",
@@ -204,8 +207,16 @@ mod tests {
 
     #[test]
     fn equal_counts_differ_in_nothing_and_circles_end() {
-        let rows = [dir(2, 2, "", 0), dir(3, 4, "x", 0), dir(4, 3, "y", 0)];
-        assert_eq!(compare((&rows, &[]), (&rows, &[])), []);
-        assert_eq!(compare((&[], &[]), (&rows, &[])).len(), 3);
+        let dirs = vec![dir(2, 2, "", 0), dir(3, 4, "x", 0), dir(4, 3, "y", 0)];
+        let found = Counted {
+            dirs: dirs.clone(),
+            ..Counted::default()
+        };
+        let recorded = Snapshot {
+            dirs,
+            links: Vec::new(),
+        };
+        assert_eq!(compare(&recorded, &found), []);
+        assert_eq!(compare(&Snapshot::default(), &found).len(), 3);
     }
 }

@@ -77,8 +77,8 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Adds the length that recovering an unclean file found. Linear for an inode with several
-    /// links or by bisection: the rows have to be in their order still.
+    /// Adds the length that recovering an unclean file found. Finds the row by bisection, so the
+    /// rows have to be in their order still.
     pub fn add_recovered(&mut self, file: &Unclean, plain_len: u64) {
         let first = self.links.partition_point(|row| row.ino < file.ino);
         let mut rows = self.links[first..]
@@ -192,7 +192,7 @@ impl Listing {
         range: std::ops::Range<usize>,
         dir: &Opened,
         path: &[u8],
-        device: &Root<'_>,
+        root: &Root<'_>,
         found: &mut Found,
     ) -> Result<Meters, Error> {
         let mut own = Meters::default();
@@ -204,7 +204,7 @@ impl Listing {
                 continue;
             };
             found.files_read += 1;
-            if rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor) == device.device {
+            if rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor) == root.device {
                 let one = found.take(&stat, name.to_bytes(), dir.ino, path);
                 own.bytes += one.bytes;
                 own.files += one.files;

@@ -66,15 +66,6 @@ impl KeyRing {
         }
     }
 
-    /// A ring of one key that was checked already.
-    pub fn of_one(id: u32, kek: Kek) -> Self {
-        Self {
-            current: id,
-            entries: Vec::new(),
-            keys: BTreeMap::from([(id, kek)]),
-        }
-    }
-
     /// Reads a ring; no key is in it yet.
     ///
     /// # Errors

@@ -27,13 +27,30 @@ const COMMITMENT: std::ops::Range<usize> = 92..124;
 const WRAP_AAD: std::ops::Range<usize> = 0..32;
 const FILE_ID: std::ops::Range<usize> = 16..32;
 
+/// Memory that holds a key and wipes it when dropped.
+pub trait KeyMemory: Send + Sync {
+    /// The key. Not to be copied.
+    fn expose(&self) -> &[u8; 32];
+}
+
+impl KeyMemory for Zeroizing<[u8; 32]> {
+    fn expose(&self) -> &[u8; 32] {
+        self
+    }
+}
+
 /// A key encryption key. Wiped when dropped; never printed.
-pub struct Kek(Zeroizing<[u8; 32]>);
+pub struct Kek(Box<dyn KeyMemory>);
 
 impl Kek {
+    /// The key that `memory` holds, left where it is.
+    pub fn held_by(memory: impl KeyMemory + 'static) -> Self {
+        Self(Box::new(memory))
+    }
+
     /// Takes the key's bytes over and wipes the source.
     pub fn take(bytes: &mut [u8; 32]) -> Self {
-        let kek = Self(Zeroizing::new(*bytes));
+        let kek = Self::held_by(Zeroizing::new(*bytes));
         bytes.zeroize();
         kek
     }
@@ -42,7 +59,7 @@ impl Kek {
     pub fn check_value(&self, salt: &[u8]) -> [u8; 16] {
         let mut value = [0; 16];
         expand(
-            &Hkdf::<Sha256>::new(Some(salt), &*self.0),
+            &Hkdf::<Sha256>::new(Some(salt), self.0.expose()),
             &[b"tallyfs key check v1"],
             &mut value,
         );
@@ -168,7 +185,11 @@ fn expand(from: &Hkdf<Sha256>, info: &[&[u8]], out: &mut [u8]) {
 
 fn wrap_cipher<C: Aead>(kek: &Kek, file_id: &[u8; 16]) -> Result<C, SealedError> {
     let mut key = Zeroizing::new([0; 32]);
-    expand(&Hkdf::<Sha256>::new(Some(file_id), &*kek.0), &[b"wrap"], &mut key[..]);
+    expand(
+        &Hkdf::<Sha256>::new(Some(file_id), kek.0.expose()),
+        &[b"wrap"],
+        &mut key[..],
+    );
     C::new(&key)
 }
 

@@ -78,16 +78,17 @@ pub struct Rotated {
 }
 
 impl DirtyLog {
-    /// Reads what an earlier daemon left in `dir` and begins a new log there. The old logs stay
-    /// until [`DirtyLog::retire`].
+    /// Reads what an earlier daemon left in `dir` and begins a new log there, with an epoch behind
+    /// all of them and behind `saved_epoch`, the last one in the database. The old logs stay until
+    /// [`DirtyLog::retire`].
     ///
     /// # Errors
-    /// When no log can be written, as on a full disk.
-    pub fn open(dir: &Path, boot_id: [u8; 16]) -> io::Result<(Self, Leftover)> {
+    /// When no log can be made; a full disk is none, there it does without.
+    pub fn open(dir: &Path, boot_id: [u8; 16], saved_epoch: u64) -> io::Result<(Self, Leftover)> {
         let logs = logs_in(dir)?;
-        let last = logs.iter().map(|(epoch, _)| *epoch).max().unwrap_or(0);
+        let last = logs.iter().map(|(epoch, _)| *epoch).max().unwrap_or(0).max(saved_epoch);
         let leftover = read_all(&logs, boot_id);
-        let current = begin(dir, boot_id, last + 1)?;
+        let (current, lost) = begin_or_lose(dir, boot_id, last + 1)?;
         let log = Self {
             dir: dir.to_owned(),
             boot_id,
@@ -95,7 +96,7 @@ impl DirtyLog {
             active: [const { CachePadded::new(AtomicU64::new(0)) }; 2],
             current: Mutex::new(current),
             unsaved: Mutex::default(),
-            lost: AtomicBool::new(false),
+            lost: AtomicBool::new(lost),
         };
         Ok((log, leftover))
     }
@@ -119,23 +120,23 @@ impl DirtyLog {
     /// Ends the epoch and waits for its operations. `None` when nothing was marked.
     ///
     /// # Errors
-    /// No new log could be begun; the old one goes on.
+    /// Not even a log that is kept nowhere could be begun.
     pub fn rotate(&self) -> io::Result<Option<Rotated>> {
         if self.current.lock().inos.is_empty() && self.unsaved.lock().is_empty() {
             return Ok(None);
         }
         let old = self.epoch.load(Ordering::SeqCst);
-        let next = begin(&self.dir, self.boot_id, old + 1)?;
+        let next = if self.is_lost() {
+            nowhere(old + 1)?
+        } else {
+            self.next_log(old + 1)?
+        };
         let ended = {
             let mut current = self.current.lock();
             let ended = std::mem::replace(&mut *current, next);
             self.epoch.store(old + 1, Ordering::SeqCst);
             ended
         };
-        if self.is_lost() {
-            // A log that is not whole must not be found by the next start.
-            self.retire(u64::MAX);
-        }
         while self.slot(old).load(Ordering::SeqCst) != 0 {
             std::thread::yield_now();
         }
@@ -144,6 +145,11 @@ impl DirtyLog {
         let mut seen = HashSet::with_capacity(inos.len());
         inos.retain(|ino| seen.insert(*ino));
         Ok(Some(Rotated { inos, epoch: old }))
+    }
+
+    /// The epoch of now: all before it are over.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
     }
 
     /// Whether anything waits to be saved.
@@ -176,6 +182,23 @@ impl DirtyLog {
         self.retire(u64::MAX);
     }
 
+    /// The log of the next epoch; without one the logs are lost from here on.
+    fn next_log(&self, epoch: u64) -> io::Result<Current> {
+        begin(&self.dir, self.boot_id, epoch).or_else(|e| {
+            self.lose(&self.current.lock(), &e);
+            nowhere(epoch)
+        })
+    }
+
+    /// From now on no log tells the whole truth, so none may be found: the current one is emptied
+    /// first, for a kill may come before all are removed.
+    fn lose(&self, current: &Current, why: &io::Error) {
+        self.lost.store(true, Ordering::Relaxed);
+        log::error!("the dirty log cannot be written: {why}; a start after a crash will scan the whole store");
+        let _ = current.file.set_len(0);
+        self.retire(u64::MAX);
+    }
+
     fn append(&self, ino: Ino, account_epoch: &AtomicU64) {
         let mut current = self.current.lock();
         if account_epoch.load(Ordering::Acquire) >= current.epoch {
@@ -183,10 +206,9 @@ impl DirtyLog {
         }
         let record = record(ino, current.epoch);
         if let Err(e) = current.file.write_all(&record)
-            && !self.lost.swap(true, Ordering::Relaxed)
+            && !self.is_lost()
         {
-            log::error!("cannot append to the dirty log: {e}; a start after a crash will scan the whole store");
-            self.retire(u64::MAX);
+            self.lose(&current, &e);
         }
         current.inos.push(ino);
         account_epoch.store(current.epoch, Ordering::Release);
@@ -220,6 +242,28 @@ fn check(ino: u64, epoch: u64) -> u64 {
     (ino ^ CHECK_SALT)
         .rotate_left(17)
         .wrapping_add(epoch.wrapping_mul(CHECK_SALT))
+}
+
+/// A log that is kept nowhere, once logs are lost.
+fn nowhere(epoch: u64) -> io::Result<Current> {
+    let file = OpenOptions::new().append(true).open("/dev/null")?;
+    Ok(Current {
+        file,
+        epoch,
+        inos: Vec::new(),
+    })
+}
+
+/// The first log of a daemon. On a full disk it does without: recordings can be read and deleted.
+fn begin_or_lose(dir: &Path, boot_id: [u8; 16], epoch: u64) -> io::Result<(Current, bool)> {
+    match begin(dir, boot_id, epoch) {
+        Ok(current) => Ok((current, false)),
+        Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+            log::error!("the dirty log cannot be written: {e}; a start after a crash will scan the whole store");
+            Ok((nowhere(epoch)?, true))
+        }
+        Err(e) => Err(e),
+    }
 }
 
 fn begin(dir: &Path, boot_id: [u8; 16], epoch: u64) -> io::Result<Current> {
@@ -343,7 +387,7 @@ mod tests {
     #[test]
     fn what_was_marked_is_found_after_a_kill_and_only_in_the_same_boot() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, leftover) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, leftover) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         assert_eq!(leftover, Leftover::default());
         let (a, b) = (AtomicU64::new(0), AtomicU64::new(0));
         let operation = log.enter();
@@ -352,7 +396,7 @@ mod tests {
         operation.mark(Ino(9), &b);
         drop(operation);
         drop(log);
-        let (log, leftover) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, leftover) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         assert_eq!(
             leftover,
             Leftover {
@@ -362,7 +406,7 @@ mod tests {
             }
         );
         drop(log);
-        let (log, leftover) = DirtyLog::open(dir.path(), [8; 16]).unwrap();
+        let (log, leftover) = DirtyLog::open(dir.path(), [8; 16], 0).unwrap();
         assert!(leftover.found && !leftover.usable);
         log.finish();
         assert!(logs_in(dir.path()).unwrap().is_empty());
@@ -371,7 +415,7 @@ mod tests {
     #[test]
     fn a_reader_sees_which_epoch_waits_to_be_saved() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         assert_eq!(newest_marked_epoch(dir.path()).unwrap(), None);
         log.enter().mark(Ino(5), &AtomicU64::new(0));
         let waiting = newest_marked_epoch(dir.path()).unwrap();
@@ -385,7 +429,7 @@ mod tests {
     #[test]
     fn a_torn_record_is_no_record_and_a_damaged_one_spoils_the_log() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         log.enter().mark(Ino(5), &AtomicU64::new(0));
         drop(log);
         let path = dir.path().join("dirty-1.log");
@@ -399,7 +443,7 @@ mod tests {
     #[test]
     fn an_epoch_that_was_not_saved_is_handed_out_again() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         assert!(log.rotate().unwrap().is_none());
         log.enter().mark(Ino(5), &AtomicU64::new(0));
         let rotated = log.rotate().unwrap().unwrap();
@@ -412,6 +456,21 @@ mod tests {
         assert_eq!(logs_in(dir.path()).unwrap().len(), 1);
     }
 
+    #[test]
+    fn a_log_that_cannot_be_written_is_not_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
+        log.enter().mark(Ino(5), &AtomicU64::new(0));
+        log.lose(&log.current.lock(), &io::Error::other("test"));
+        log.enter().mark(Ino(6), &AtomicU64::new(0));
+        let rotated = log.rotate().unwrap().unwrap();
+        assert_eq!(rotated.inos, [Ino(5), Ino(6)], "the running daemon still knows all");
+        log.enter().mark(Ino(7), &AtomicU64::new(0));
+        drop(log);
+        let (_, leftover) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
+        assert!(!leftover.usable, "the next start has to scan");
+    }
+
     /// Every change is either in the figures that a rotation lets one save, or its directory is in a
     /// later log.
     #[test]
@@ -419,7 +478,7 @@ mod tests {
         const THREADS: usize = 4;
         const CHANGES: u64 = 20_000;
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = DirtyLog::open(dir.path(), BOOT).unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
         let log = Arc::new(log);
         let accounts: Arc<Vec<(AtomicU64, AtomicU64)>> = Arc::new((0..8).map(|_| Default::default()).collect());
         let writers: Vec<_> = (0..THREADS)

@@ -13,7 +13,9 @@ use crate::sealed::keyring::KeyRing;
 use crate::sealed::keys::{FileKey, Identity};
 use crate::sealed::length::{self, SizeOnDisk, plain_offset_of};
 use crate::sealed::page::{PAYLOAD_AT, PageHeader, open_body, open_tail};
-use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, Page, SLOT_COUNT, SLOTS_BYTES, SealedError, body_offset};
+use crate::sealed::{
+    BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, Page, SLOT_COUNT, SLOTS_BYTES, SealedError, body_offset,
+};
 use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
 use crate::store::sealed_file::pages::write_page;
@@ -88,8 +90,10 @@ impl<B: Backing> SealedFile<B> {
             }
         };
         let tails = valid_tails(&head.key, &head.record.floor, tails);
-        let sealed =
-            head.record.state == State::Sealed && tails.iter().all(|tail| tail.header.generation <= head.record.generation);
+        let sealed = head.record.state == State::Sealed
+            && tails
+                .iter()
+                .all(|tail| tail.header.generation <= head.record.generation);
         let content = if sealed {
             if clean && size_on_disk != length::sealed_size(head.record.plain_length) {
                 return Err(StoreError::SizeDisagrees {
@@ -182,7 +186,9 @@ fn newest_head(ring: &KeyRing, slots: &mut [u8]) -> Result<Option<Head>, SealedE
     let mut refused = None;
     let mut refused_count = 0;
     for (slot, bytes) in slots.chunks_exact_mut(PAGE_BYTES).enumerate() {
-        let Ok(page) = <&mut Page>::try_from(bytes) else { continue };
+        let Ok(page) = <&mut Page>::try_from(bytes) else {
+            continue;
+        };
         if page.iter().all(|&byte| byte == 0) {
             continue;
         }
@@ -207,7 +213,10 @@ fn newest_head(ring: &KeyRing, slots: &mut [u8]) -> Result<Option<Head>, SealedE
     }
     match (best, refused) {
         (Some(head), _) => Ok(Some(head)),
-        (None, Some(e @ (SealedError::KeyMissing(_) | SealedError::NewerVersion(_) | SealedError::UnknownSuite(_)))) => Err(e),
+        (
+            None,
+            Some(e @ (SealedError::KeyMissing(_) | SealedError::NewerVersion(_) | SealedError::UnknownSuite(_))),
+        ) => Err(e),
         // Before its first sync a file writes two of its head slots at most: this one was synced.
         (None, Some(e)) if refused_count == SLOT_COUNT => Err(e),
         (None, _) => Ok(None),
@@ -423,7 +432,12 @@ impl<B: Backing> Pages<'_, B> {
     }
 
     /// Every block from `from` to before `to` that has a body page, until `visit` says stop.
-    fn each_page(&self, from: u64, to: u64, mut visit: impl FnMut(u64) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+    fn each_page(
+        &self,
+        from: u64,
+        to: u64,
+        mut visit: impl FnMut(u64) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
         let mut block = from;
         while block < to {
             let Some(at) = self.backing.next_data(body_offset(block))? else {
