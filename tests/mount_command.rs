@@ -329,7 +329,9 @@ fn an_interrupt_waits_for_a_recording_that_is_about_to_end() {
     let mut mount = Mount::new();
     let file = open_file(&mount);
     run("kill", &["-INT", &mount.pid().to_string()]);
-    wait::until("the daemon has heard", || mount.log().contains("stopping").then_some(()));
+    wait::until("the daemon has heard", || {
+        mount.log().contains("stopping").then_some(())
+    });
     file.write_all_at(&[1; 5_000], 5_000).unwrap();
     drop(file);
     let status = mount.wait_for_end();
