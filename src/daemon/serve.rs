@@ -98,8 +98,9 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let session = Session::start(mounted.fd, fs.clone(), threads).map_err(DaemonError::Session)?;
     let guard = Arc::new(mounted.guard);
     let served = run(session, &fs, &dirty, &writer, &guard, &config, &stop);
-    finish(&fs, &dirty, writer)?;
-    served
+    let quiet = *served.as_ref().unwrap_or(&Quiet::No);
+    finish(&fs, &dirty, writer, quiet)?;
+    served.map(|_| ())
 }
 
 /// What was counted is in the database before the first request; if that fails the writer goes on
@@ -156,6 +157,13 @@ fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
     }
 }
 
+/// Whether requests can still come while the store is put away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quiet {
+    Yes,
+    No,
+}
+
 /// Why serving ended.
 enum Ended {
     /// Unmounted, or the connection broke.
@@ -172,11 +180,12 @@ fn run(
     guard: &Arc<MountGuard>,
     config: &Config,
     stop: &Stop,
-) -> Result<(), DaemonError> {
+) -> Result<Quiet, DaemonError> {
     let (say, ended) = crossbeam_channel::bounded(2);
     let (stopper, say_late) = (guard.clone(), say.clone());
     stop.when_asked(move || match stopper.unmount() {
-        Ok(Unmounted::WhenUnused) => {
+        // Detached by us now, or by somebody before: the session ends with the last open file.
+        Ok(Unmounted::WhenUnused | Unmounted::Already) => {
             log::info!(
                 "files are open; waiting up to {} s for them to be closed",
                 STOP_PATIENCE.as_secs()
@@ -187,7 +196,7 @@ fn run(
                 let _ = say_late.try_send(Ended::OutOfPatience);
             });
         }
-        Ok(Unmounted::Now | Unmounted::Already) => {}
+        Ok(Unmounted::Now) => {}
         Err(e) => log::error!("{e}"),
     });
     let invalidator = session.invalidator();
@@ -212,10 +221,10 @@ fn run(
             .spawn_scoped(scope, || keep_house(fs, dirty, writer, &invalidator))
             .map_err(DaemonError::Thread)?;
         let served = match ended.recv() {
-            Ok(Ended::Served(served)) => served.map_err(DaemonError::Session),
+            Ok(Ended::Served(served)) => served.map(|()| Quiet::Yes).map_err(DaemonError::Session),
             Ok(Ended::OutOfPatience) => {
                 log::warn!("files are still open; their users get errors from now on");
-                Ok(())
+                Ok(Quiet::No)
             }
             Err(_) => Err(DaemonError::Session(io::Error::other("its threads are gone"))),
         };
@@ -242,7 +251,7 @@ fn keep_house(fs: &FileSystem, dirty: &DirtyLog, writer: &Writer, invalidator: &
 }
 
 /// Seals and saves everything; the store is clean only when both went well.
-fn finish(fs: &Arc<FileSystem>, dirty: &Arc<DirtyLog>, writer: Writer) -> Result<(), DaemonError> {
+fn finish(fs: &Arc<FileSystem>, dirty: &Arc<DirtyLog>, writer: Writer, quiet: Quiet) -> Result<(), DaemonError> {
     let unsealed_count = fs.seal_all();
     let synced = fs.sync_store();
     let saved = writer.stop();
@@ -251,6 +260,10 @@ fn finish(fs: &Arc<FileSystem>, dirty: &Arc<DirtyLog>, writer: Writer) -> Result
     };
     last_write.map_err(DaemonError::Database)?;
     synced.map_err(DaemonError::Data)?;
+    if quiet == Quiet::No {
+        log::warn!("sealed and saved what was closed; the next start recovers the rest");
+        return Ok(());
+    }
     if unsealed_count > 0 {
         log::error!("{unsealed_count} recordings could not be sealed; they are recovered at the next start");
         return Ok(());

@@ -149,7 +149,7 @@ fn scan(tree: &Tree, clock: &dyn Clock) -> Result<Counted, DaemonError> {
     Ok(counted)
 }
 
-fn probe<'a>(now: &'a (dyn Fn() -> Duration + Sync)) -> Probe<'a> {
+fn probe(now: &(dyn Fn() -> Duration + Sync)) -> Probe<'_> {
     Probe {
         generation: &|fd| FileHandle::of(fd).map_or(0, |handle| handle.generation()),
         now,

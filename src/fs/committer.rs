@@ -142,7 +142,7 @@ impl FileSystem {
     fn commit_batch(&self, nodes: &[Arc<Node>], status: &mut CommitStatus) {
         let mut jobs: Vec<Job> = nodes.iter().filter_map(|node| self.begin_job(node, status)).collect();
         while !jobs.is_empty() {
-            let synced = self.sync_all(&jobs);
+            let synced = sync_all(&jobs);
             jobs = jobs
                 .into_iter()
                 .zip(synced)
@@ -163,7 +163,7 @@ impl FileSystem {
             return None;
         };
         let began = if idle && !sealed.is_clean() {
-            keeping_times(sealed.backing().clone(), || sealed.seal_tail())
+            keeping_times(&sealed.backing().clone(), || sealed.seal_tail())
                 .map(|(step, ticket)| ticket.map(|t| (Some(step), t)))
         } else if sealed.is_unsynced() {
             sealed.begin_sync().map(|ticket| Some((None, ticket)))
@@ -187,18 +187,10 @@ impl FileSystem {
                 None
             }
             Err(e) => {
-                self.failed(node, &mut state, &e, status);
+                note_failure(node, &mut state, &e, status);
                 None
             }
         }
-    }
-
-    fn sync_all(&self, jobs: &[Job]) -> Vec<io::Result<()>> {
-        if jobs.len() < SYNCFS_FILES {
-            return jobs.iter().map(|job| job.backing.sync_data()).collect();
-        }
-        let synced = rustix::fs::syncfs(&*jobs[0].backing);
-        jobs.iter().map(|_| synced.map_err(io::Error::from)).collect()
     }
 
     fn advance(&self, mut job: Job, synced: io::Result<()>, status: &mut CommitStatus) -> Option<Job> {
@@ -213,7 +205,7 @@ impl FileSystem {
             Some(step) => {
                 let now_s = self.now_unix_s();
                 let backing = sealed.backing().clone();
-                keeping_times(backing, || sealed.seal_next(step, job.ticket, synced, now_s))
+                keeping_times(&backing, || sealed.seal_next(step, job.ticket, synced, now_s))
                     .map(|(step, ticket)| (Some(step), ticket))
             }
         };
@@ -233,7 +225,7 @@ impl FileSystem {
                 None
             }
             Err(e) => {
-                self.failed(&node, &mut state, &e, status);
+                note_failure(&node, &mut state, &e, status);
                 None
             }
         }
@@ -254,23 +246,9 @@ impl FileSystem {
         if done {
             self.unlist(node, state);
             if state.opens == 0 {
-                self.put_away(state);
+                state.put_away();
             }
         }
-    }
-
-    fn failed(&self, node: &Arc<Node>, state: &mut FileState, e: &StoreError, status: &mut CommitStatus) {
-        status.failed_count += 1;
-        let path = String::from_utf8_lossy(&node.home().path()).into_owned();
-        // Kept in memory also after a failed sync: a new opening would trust the kernel's next good
-        // one, which no longer knows of the pages that were lost.
-        if std::mem::replace(&mut state.failure_logged, true) {
-            return;
-        }
-        log::error!(
-            "cannot make recording inode {} in {path:?} durable, will try again: {e}",
-            node.ino
-        );
     }
 
     /// Seals everything at the end, when no request comes any more. Returns how many files are left.
@@ -299,9 +277,33 @@ impl FileSystem {
 }
 
 /// Sealing is no change of content: the times of the backing file stay what they were.
-fn keeping_times<T>(backing: Arc<File>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let times = times_of(&*backing)?;
+fn keeping_times<T>(backing: &File, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let times = times_of(backing)?;
     let done = work();
     set_times(backing.as_fd(), &times)?;
     done
+}
+
+/// One result for each job.
+fn sync_all(jobs: &[Job]) -> Vec<io::Result<()>> {
+    if jobs.len() < SYNCFS_FILES {
+        return jobs.iter().map(|job| job.backing.sync_data()).collect();
+    }
+    let synced = rustix::fs::syncfs(&*jobs[0].backing);
+    jobs.iter().map(|_| synced.map_err(io::Error::from)).collect()
+}
+
+/// Counts a file that has to be tried again, and logs the first of its failures in a row.
+fn note_failure(node: &Arc<Node>, state: &mut FileState, e: &StoreError, status: &mut CommitStatus) {
+    status.failed_count += 1;
+    let path = String::from_utf8_lossy(&node.home().path()).into_owned();
+    // Kept in memory also after a failed sync: a new opening would trust the kernel's next good
+    // one, which no longer knows of the pages that were lost.
+    if std::mem::replace(&mut state.failure_logged, true) {
+        return;
+    }
+    log::error!(
+        "cannot make recording inode {} in {path:?} durable, will try again: {e}",
+        node.ino
+    );
 }

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
-use crate::fs::{Caller, Entry, FileSystem, OpenMode, Opened, c_name};
+use crate::fs::{Caller, Entry, FileSystem, OpenMode, Opened, c_name, mark};
 use crate::quota::{Account, Reservation};
 use crate::store::tree::{set_mode, stat_fd};
 use crate::units::Meters;
@@ -38,9 +38,7 @@ impl FileSystem {
         let made = self.new_file(&parent, &name, mode, caller);
         match made {
             Ok((node, entry, file)) => {
-                let opened = self
-                    .open_new(&node, file, how)
-                    .inspect_err(|_| self.nodes.forget(node.ino.0, 1))?;
+                let opened = self.open_new(&node, file, how);
                 Ok((entry, opened))
             }
             Err(Errno::EEXIST) if !how.exclusive => {
@@ -70,7 +68,7 @@ impl FileSystem {
     ) -> FsResult<(Arc<Node>, Entry, File)> {
         let account = self.account_of(parent)?;
         let operation = self.dirty.enter();
-        self.mark(&operation, &account);
+        mark(&operation, &account);
         let reservation = self.reserve_name(parent, name, &account, Meters::of_file(0))?;
         let file = parent.with_path(&self.tree, |dir| self.tree.create(dir, name, mode))?;
         self.finish_inode(parent, file.as_fd(), mode, caller)?;
@@ -117,7 +115,7 @@ impl FileSystem {
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
         let operation = self.dirty.enter();
-        self.mark(&operation, &account);
+        mark(&operation, &account);
         let made = self
             .reserve_name(&parent, &name, &account, Meters::ONE_DIR)
             .and_then(|reservation| {
@@ -138,7 +136,7 @@ impl FileSystem {
         self.note_made(&parent, &name, caller);
         let (node, entry) = self.finish_named(&parent, &name, mode, caller, |node| {
             let account = self.insert_account(&account, node.ino, node.generation, name.to_bytes());
-            self.mark(&operation, &account);
+            mark(&operation, &account);
         })?;
         reservation.claim(Meters::ONE_DIR);
         debug_assert!(node.is_directory());
@@ -184,7 +182,7 @@ impl FileSystem {
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
         let operation = self.dirty.enter();
-        self.mark(&operation, &account);
+        mark(&operation, &account);
         let reservation = self.reserve_name(&parent, &name, &account, Meters::of_file(0))?;
         parent.with_path(&self.tree, |dir| make(dir, &name))?;
         let (_, entry) = self.finish_named(&parent, &name, mode, caller, |_| ())?;
@@ -244,7 +242,7 @@ impl FileSystem {
             return Err(Errno::EXDEV);
         }
         let operation = self.dirty.enter();
-        self.mark(&operation, &account);
+        mark(&operation, &account);
         self.mark_file(&operation, &node);
         let before = node.with_path(&self.tree, |fd| stat_fd(fd))?;
         let bytes = self.length_under_lock(&node, &state, &before);

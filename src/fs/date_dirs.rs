@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Mode};
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
 use crate::fs::walkers::{Place, Walkers};
-use crate::fs::{Caller, Entry, FileSystem, Found};
+use crate::fs::{Caller, Entry, FileSystem, Found, mark};
 use crate::id::Ino;
 use crate::period::CivilDate;
 use crate::quota::Account;
@@ -148,7 +148,7 @@ impl FileSystem {
         let account = self.account_of(parent)?;
         let _making = self.date_dirs.making.lock();
         let operation = self.dirty.enter();
-        self.mark(&operation, &account);
+        mark(&operation, &account);
         let made = parent.with_path(&self.tree, |dir| {
             let above = stat_fd(dir)?;
             let mode = u32::from(above.stx_mode) & 0o7777;
@@ -168,7 +168,7 @@ impl FileSystem {
         match made {
             Ok((ino, generation)) => {
                 let new = self.insert_account(&account, Ino(ino), generation, name.to_bytes());
-                self.mark(&operation, &new);
+                mark(&operation, &new);
                 // Never refused: a limit of directories must not cost a recording.
                 self.ledger.charge_forced(&account, Meters::ONE_DIR);
             }
@@ -209,8 +209,8 @@ impl FileSystem {
         let name = std::ffi::CString::new(account.name()).ok()?;
         let dir = self.tree.open_path(&parent.path()).ok()?;
         let operation = self.dirty.enter();
-        self.mark(&operation, &parent);
-        self.mark(&operation, account);
+        mark(&operation, &parent);
+        mark(&operation, account);
         rustix::fs::unlinkat(&dir, &name, AtFlags::REMOVEDIR).ok()?;
         self.directory_gone(&parent, account.ino().0);
         let parent = if parent.is_root() {

@@ -2,7 +2,6 @@
 //! seekdir hold while names come and go.
 
 use std::fs::File;
-use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -82,8 +81,8 @@ impl FileSystem {
         let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
         let directory = stream.directory.lock();
         rustix::fs::seek(&*directory, SeekFrom::Start(position))?;
-        let mut buffer = [MaybeUninit::uninit(); LISTING_BYTES];
-        let mut names = RawDir::new(directory.as_fd(), &mut buffer);
+        let mut buffer = Vec::with_capacity(LISTING_BYTES);
+        let mut names = RawDir::new(directory.as_fd(), buffer.spare_capacity_mut());
         while let Some(name) = names.next() {
             let name = name?;
             let is_dot = matches!(name.file_name().to_bytes(), b"." | b"..");

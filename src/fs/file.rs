@@ -25,6 +25,7 @@ const PRIVILEGE_BITS: u32 = libc::S_ISUID | libc::S_ISGID;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Default, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the flags of open(2)")]
 pub struct OpenMode {
     /// May read.
     pub reads: bool,
@@ -89,7 +90,7 @@ impl FileSystem {
         if state.sealed.is_none() {
             self.load(node, &mut state, how.writes).map_err(|e| {
                 if e.is_damage() {
-                    self.log_damage(node, &mut state, &e.to_string());
+                    log_damage(node, &mut state, &e.to_string());
                 }
                 Errno::from(e)
             })?;
@@ -104,7 +105,7 @@ impl FileSystem {
     }
 
     /// Opens a file that was just made, over the descriptor that made it.
-    pub(super) fn open_new(&self, node: &Arc<Node>, file: File, how: OpenMode) -> FsResult<Opened> {
+    pub(super) fn open_new(&self, node: &Arc<Node>, file: File, how: OpenMode) -> Opened {
         let mut state = node.file.state.lock();
         if state.sealed.is_none() {
             state.sealed = Some(SealedFile::new_empty(
@@ -113,7 +114,7 @@ impl FileSystem {
                 self.write_options,
             ));
         }
-        Ok(self.admit(node, &mut state, how))
+        self.admit(node, &mut state, how)
     }
 
     fn admit(&self, node: &Arc<Node>, state: &mut FileState, how: OpenMode) -> Opened {
@@ -175,18 +176,6 @@ impl FileSystem {
         self.note_length(node, found);
     }
 
-    /// One line for a damaged file, however often it is read.
-    pub(super) fn log_damage(&self, node: &Node, state: &mut FileState, what: &str) {
-        if !std::mem::replace(&mut state.damage_logged, true) {
-            let path = node.file.home.read().path();
-            log::error!(
-                "damaged recording: inode {} in {:?}: {what}",
-                node.ino,
-                String::from_utf8_lossy(&path)
-            );
-        }
-    }
-
     /// Reads into `buffer`; returns the bytes read, fewer only at the end.
     ///
     /// # Errors
@@ -200,22 +189,9 @@ impl FileSystem {
         };
         match plan.finish(buffer) {
             Ok(bytes) => Ok(bytes),
-            Err(e) if e.is_damage() => self.read_again(node, plain_offset, buffer),
+            Err(e) if e.is_damage() => read_again(node, plain_offset, buffer),
             Err(e) => Err(e.into()),
         }
-    }
-
-    /// A page that did not open may have been half-way to the disk: once more, with the writer out.
-    fn read_again(&self, node: &Arc<Node>, plain_offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
-        let mut state = node.file.state.lock();
-        let again = state.sealed.as_ref().ok_or(Errno::EIO)?.read(plain_offset, buffer);
-        again.map_err(|e| {
-            if e.is_damage() {
-                let id = state.sealed.as_ref().and_then(SealedFile::file_id).unwrap_or_default();
-                self.log_damage(node, &mut state, &format!("file id {}: {e}", hex(&id)));
-            }
-            Errno::from(e)
-        })
     }
 
     /// Writes; returns the bytes that are acknowledged, never 0. At a limit that is the part that
@@ -320,24 +296,7 @@ impl FileSystem {
     /// EIO when the disk failed, now or at an earlier sync of this file.
     pub fn fsync(&self, fh: Fh) -> FsResult<()> {
         let handle = self.handles.get(fh)?;
-        self.sync_node(handle.node())
-    }
-
-    pub(super) fn sync_node(&self, node: &Arc<Node>) -> FsResult<()> {
-        let _turn = node.file.sync_turn.lock();
-        let (backing, ticket) = {
-            let mut state = node.file.state.lock();
-            let Some(sealed) = state.sealed.as_mut() else {
-                return Ok(());
-            };
-            (sealed.backing().clone(), sealed.begin_sync()?)
-        };
-        let synced = backing.sync_data();
-        let mut state = node.file.state.lock();
-        let Some(sealed) = state.sealed.as_mut() else {
-            return Ok(synced?);
-        };
-        Ok(sealed.finish_sync(ticket, synced)?)
+        sync_node(handle.node())
     }
 
     /// A handle is closed for the last time. Sealing happens later, or now with `sync_on_close`.
@@ -367,7 +326,7 @@ impl FileSystem {
                 return Ok(());
             }
             if state.sealed.as_ref().is_none_or(SealedFile::is_clean) {
-                self.put_away(&mut state);
+                state.put_away();
                 return Ok(());
             }
             self.list(node, &mut state);
@@ -377,17 +336,48 @@ impl FileSystem {
         }
         Ok(())
     }
+}
 
-    /// Frees the memory of a clean file that nobody has open.
-    pub(super) fn put_away(&self, state: &mut FileState) {
-        if let Some(sealed) = state.sealed.take() {
-            state.known_empty = sealed.plain_length() == 0 && sealed.is_clean() && !sealed.is_unsynced();
-            // The next life counts changes anew: the kernel's pages are good only if this one had none.
-            state.cached_at = state.cached_at.filter(|&at| at == sealed.change_count()).map(|_| 0);
-        }
+/// One line for a damaged file, however often it is read.
+pub(super) fn log_damage(node: &Node, state: &mut FileState, what: &str) {
+    if !std::mem::replace(&mut state.damage_logged, true) {
+        let path = node.file.home.read().path();
+        log::error!(
+            "damaged recording: inode {} in {:?}: {what}",
+            node.ino,
+            String::from_utf8_lossy(&path)
+        );
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// A page that did not open may have been half-way to the disk: once more, with the writer out.
+fn read_again(node: &Arc<Node>, plain_offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
+    let mut state = node.file.state.lock();
+    let again = state.sealed.as_ref().ok_or(Errno::EIO)?.read(plain_offset, buffer);
+    again.map_err(|e| {
+        if e.is_damage() {
+            let id = state.sealed.as_ref().and_then(SealedFile::file_id);
+            let id = u128::from_be_bytes(id.unwrap_or_default());
+            log_damage(node, &mut state, &format!("file id {id:032x}: {e}"));
+        }
+        Errno::from(e)
+    })
+}
+
+/// Syncs one file, in turn with other syncs of it.
+fn sync_node(node: &Arc<Node>) -> FsResult<()> {
+    let _turn = node.file.sync_turn.lock();
+    let (backing, ticket) = {
+        let mut state = node.file.state.lock();
+        let Some(sealed) = state.sealed.as_mut() else {
+            return Ok(());
+        };
+        (sealed.backing().clone(), sealed.begin_sync()?)
+    };
+    let synced = backing.sync_data();
+    let mut state = node.file.state.lock();
+    let Some(sealed) = state.sealed.as_mut() else {
+        return Ok(synced?);
+    };
+    Ok(sealed.finish_sync(ticket, synced)?)
 }

@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{FileType, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node};
 use crate::fs::{Attr, Caller, Entry, FileSystem, Found, c_name};
 use crate::id::Ino;
 use crate::quota::Account;
 use crate::sealed::length::{SizeOnDisk, classify};
+use crate::store::sealed_file::SealedFile;
 use crate::store::tree::stat_fd;
 
 impl FileSystem {
@@ -116,15 +118,15 @@ impl FileSystem {
         match size {
             SizeOnDisk::Clean(length) => Ok(length),
             SizeOnDisk::Damaged => {
-                self.log_damage(node, &mut state, "its size on disk is none that a sealed file has");
+                log_damage(node, &mut state, "its size on disk is none that a sealed file has");
                 Ok(0)
             }
             SizeOnDisk::Unclean => {
                 if let Err(e) = self.load(node, &mut state, false) {
-                    self.log_damage(node, &mut state, &e.to_string());
+                    log_damage(node, &mut state, &e.to_string());
                     return Ok(0);
                 }
-                let length = state.sealed.as_ref().map_or(0, |sealed| sealed.plain_length());
+                let length = state.sealed.as_ref().map_or(0, SealedFile::plain_length);
                 self.list(node, &mut state);
                 Ok(length)
             }

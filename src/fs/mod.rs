@@ -146,24 +146,24 @@ impl FileSystem {
         self.ledger.account(node.ino).ok_or(Errno::ESTALE)
     }
 
-    /// Notes that what lies directly in the account's directory is about to change.
-    fn mark(&self, operation: &Operation<'_>, account: &Account) {
-        operation.mark(account.ino(), &account.dirty_epoch);
-    }
-
     /// Notes every directory whose figures a file's length belongs to.
     fn mark_file(&self, operation: &Operation<'_>, node: &Node) {
         if node.file.several_links.load(std::sync::atomic::Ordering::Acquire) {
             for parent in self.links.parents(node.ino) {
-                self.mark(operation, &parent);
+                mark(operation, &parent);
             }
         }
-        self.mark(operation, &node.file.home.read());
+        mark(operation, &node.file.home.read());
     }
 
     fn account_by_ino(&self, ino: Ino) -> FsResult<Arc<Account>> {
         self.ledger.account(ino).ok_or(Errno::ESTALE)
     }
+}
+
+/// Notes that what lies directly in the account's directory is about to change.
+fn mark(operation: &Operation<'_>, account: &Account) {
+    operation.mark(account.ino(), &account.dirty_epoch);
 }
 
 /// A name as system calls want it.

@@ -54,6 +54,10 @@ pub struct FileNode {
 
 /// Content and handles of a regular file.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that hold independently of each other"
+)]
 pub struct FileState {
     /// The opened sealed file, while something needs it.
     pub sealed: Option<SealedFile<File>>,
@@ -73,6 +77,17 @@ pub struct FileState {
     pub failure_logged: bool,
     /// Reads of this inode that failed were logged already.
     pub damage_logged: bool,
+}
+
+impl FileState {
+    /// Frees the memory of a clean file that nobody has open.
+    pub fn put_away(&mut self) {
+        if let Some(sealed) = self.sealed.take() {
+            self.known_empty = sealed.plain_length() == 0 && sealed.is_clean() && !sealed.is_unsynced();
+            // The next life counts changes anew: the kernel's pages are good only if this one had none.
+            self.cached_at = self.cached_at.filter(|&at| at == sealed.change_count()).map(|_| 0);
+        }
+    }
 }
 
 impl Node {

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{FileState, Meeting, Node};
-use crate::fs::{FileSystem, c_name};
+use crate::fs::{FileSystem, c_name, mark};
 use crate::quota::Account;
 use crate::sealed::length::{SizeOnDisk, classify};
 use crate::units::Meters;
@@ -31,7 +31,7 @@ impl FileSystem {
         let pin = self.nodes.adopt_pin(node);
         let node = pin.node();
         let operation = self.dirty.enter();
-        self.mark(&operation, &account);
+        mark(&operation, &account);
         self.mark_file(&operation, node);
         let mut state = node.file.state.lock();
         parent.with_path(&self.tree, |dir| {
@@ -105,10 +105,10 @@ impl FileSystem {
             return Err(Errno::ENOTDIR);
         }
         let operation = self.dirty.enter();
-        self.mark(&operation, &account);
+        mark(&operation, &account);
         let gone = self.ledger.account(crate::id::Ino(stat.stx_ino));
         if let Some(gone) = &gone {
-            self.mark(&operation, gone);
+            mark(&operation, gone);
         }
         parent.with_path(&self.tree, |dir| {
             Ok(rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR)?)

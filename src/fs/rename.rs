@@ -11,7 +11,7 @@ use rustix::fs::{FileType, RenameFlags, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{Meeting, Node, Pin};
-use crate::fs::{FileSystem, c_name};
+use crate::fs::{FileSystem, c_name, mark};
 use crate::id::Ino;
 use crate::quota::{Account, ExchangeSide, Moved, Transfer};
 use crate::store::dirty_log::Operation;
@@ -78,7 +78,7 @@ impl FileSystem {
         let target = self.was(&to)?;
         let operation = self.dirty.enter();
         self.mark_side(&operation, &from, &source);
-        self.mark(&operation, &to.account);
+        mark(&operation, &to.account);
         if let Some(target) = &target {
             self.mark_side(&operation, &to, target);
         }
@@ -106,10 +106,10 @@ impl FileSystem {
     }
 
     fn mark_side(&self, operation: &Operation<'_>, side: &Side<'_>, was: &Was) {
-        self.mark(operation, &side.account);
+        mark(operation, &side.account);
         if was.is_directory() {
             if let Some(account) = self.ledger.account(Ino(was.stat.stx_ino)) {
-                self.mark(operation, &account);
+                mark(operation, &account);
             }
         } else {
             self.mark_file(operation, was.pin.node());
@@ -140,24 +140,47 @@ impl FileSystem {
             RenameFlags::empty()
         };
         if source.is_directory() {
-            let account = self.account_by_ino(Ino(source.stat.stx_ino))?;
-            let credit = if target.is_some() {
-                Meters::ONE_DIR
-            } else {
-                Meters::ZERO
-            };
-            let moved = self
-                .ledger
-                .move_directory(&account, &to.account, to.name.to_bytes(), credit);
-            let moved = moved.map_err(|refusal| self.refused(&refusal))?;
-            self.rename_on_disk(from, to, flags)?;
-            moved.commit();
-            if let Some(target) = target {
-                self.ledger.remove(Ino(target.stat.stx_ino));
-            }
-            self.place_below(&account);
-            return Ok(());
+            self.replace_by_directory(from, to, source, target, flags)
+        } else {
+            self.replace_by_file(from, to, source, target, flags)
         }
+    }
+
+    fn replace_by_directory(
+        &self,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        source: &Was,
+        target: Option<&Was>,
+        flags: RenameFlags,
+    ) -> FsResult<()> {
+        let account = self.account_by_ino(Ino(source.stat.stx_ino))?;
+        let credit = if target.is_some() {
+            Meters::ONE_DIR
+        } else {
+            Meters::ZERO
+        };
+        let moved = self
+            .ledger
+            .move_directory(&account, &to.account, to.name.to_bytes(), credit);
+        let moved = moved.map_err(|refusal| self.refused(&refusal))?;
+        self.rename_on_disk(from, to, flags)?;
+        moved.commit();
+        if let Some(target) = target {
+            self.ledger.remove(Ino(target.stat.stx_ino));
+        }
+        self.place_below(&account);
+        Ok(())
+    }
+
+    fn replace_by_file(
+        &self,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        source: &Was,
+        target: Option<&Was>,
+        flags: RenameFlags,
+    ) -> FsResult<()> {
         let source_node = source.pin.node();
         let source_state = source_node.file.state.lock();
         let bytes = self.length_under_lock(source_node, &source_state, &source.stat);

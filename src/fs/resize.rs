@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::fs::FileSystem;
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::file::log_damage;
 use crate::fs::node::{FileState, Node};
 use crate::id::Fh;
 use crate::store::error::StoreError;
@@ -78,7 +79,7 @@ impl FileSystem {
         }
         self.load(node, state, true).map_err(|e: StoreError| {
             if e.is_damage() {
-                self.log_damage(node, state, &e.to_string());
+                log_damage(node, state, &e.to_string());
             }
             Errno::from(e)
         })

@@ -9,11 +9,12 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fs::errno::FsResult;
+use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node, Nodes};
 use crate::fs::{FileSystem, MultiLink, Parts, committer, date_dirs, handles, links, refusals};
 use crate::id::Ino;
 use crate::quota::Account;
-use crate::store::sealed_file::WriteOptions;
+use crate::store::sealed_file::{SealedFile, WriteOptions};
 use crate::store::tree::{Anchor, stat_fd};
 use crate::units::Meters;
 
@@ -83,13 +84,13 @@ impl FileSystem {
         }
         let mut state = node.file.state.lock();
         if state.sealed.is_some() {
-            return Ok(state.sealed.as_ref().map(|sealed| sealed.plain_length()));
+            return Ok(state.sealed.as_ref().map(SealedFile::plain_length));
         }
         if let Err(e) = self.load(node, &mut state, false) {
-            self.log_damage(node, &mut state, &e.to_string());
+            log_damage(node, &mut state, &e.to_string());
             return Ok(None);
         }
-        let length = state.sealed.as_ref().map_or(0, |sealed| sealed.plain_length());
+        let length = state.sealed.as_ref().map_or(0, SealedFile::plain_length);
         self.ledger.charge_forced(&node.home(), Meters::of_bytes(length));
         self.note_length(node, length);
         self.list(node, &mut state);

@@ -37,22 +37,18 @@ impl FileSystem {
         let disk_free = disk.f_bavail.saturating_mul(disk.f_frsize) / BLOCK_BYTES;
         let limited = self.ledger.available(&account);
         let used = account.total();
-        let (blocks, blocks_free) = match &limited.bytes {
-            Some(room) => narrowed(room, disk_free),
-            None => {
-                let used = used.bytes.div_ceil(BLOCK_BYTES);
-                (used.saturating_add(disk_free), disk_free)
-            }
+        let (blocks, blocks_free) = if let Some(room) = &limited.bytes {
+            narrowed(room, disk_free)
+        } else {
+            let used = used.bytes.div_ceil(BLOCK_BYTES);
+            (used.saturating_add(disk_free), disk_free)
         };
-        let (files, files_free) = match &limited.files {
-            Some(room) => {
-                let free = room.remaining.min(disk.f_favail);
-                (room.used.saturating_add(free), free)
-            }
-            None => (
-                used.files.saturating_add(used.dirs).saturating_add(disk.f_favail),
-                disk.f_favail,
-            ),
+        let (files, files_free) = if let Some(room) = &limited.files {
+            let free = room.remaining.min(disk.f_favail);
+            (room.used.saturating_add(free), free)
+        } else {
+            let used = used.files.saturating_add(used.dirs);
+            (used.saturating_add(disk.f_favail), disk.f_favail)
         };
         Ok(Space {
             blocks,

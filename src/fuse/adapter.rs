@@ -289,27 +289,17 @@ impl Filesystem for Adapter {
     ) {
         let listed = self.fs.readdir(Fh(fh.0), offset, Listing::WithEntries, |name| {
             let os_name = OsStr::from_bytes(name.name.to_bytes());
-            match &name.entry {
-                Some(entry) => {
-                    let found = attr(&entry.attr);
-                    reply.add(
-                        found.ino,
-                        name.next,
-                        os_name,
-                        &TTL,
-                        &found,
-                        generation(entry.generation),
-                    )
-                }
-                None => {
-                    let bare = fuser::FileAttr {
-                        ino: INodeNo(name.ino.0),
-                        kind: kind(name.kind),
-                        ..absent()
-                    };
-                    reply.add(INodeNo(0), name.next, os_name, &Duration::ZERO, &bare, generation(0))
-                }
+            if let Some(entry) = &name.entry {
+                let found = attr(&entry.attr);
+                let generation = generation(entry.generation);
+                return reply.add(found.ino, name.next, os_name, &TTL, &found, generation);
             }
+            let bare = fuser::FileAttr {
+                ino: INodeNo(name.ino.0),
+                kind: kind(name.kind),
+                ..absent()
+            };
+            reply.add(INodeNo(0), name.next, os_name, &Duration::ZERO, &bare, generation(0))
         });
         match listed {
             Ok(()) => reply.ok(),

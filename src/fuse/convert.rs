@@ -8,7 +8,7 @@ use crate::fs::{Attr, Caller, Errno, NewTime, OpenMode, Opened};
 
 /// The daemon is the only writer, so what the kernel knows stays true; what the daemon changes by
 /// itself it takes back.
-pub const TTL: Duration = Duration::from_secs(3600);
+pub const TTL: Duration = Duration::from_hours(1);
 
 pub fn caller(request: &Request) -> Caller {
     Caller {

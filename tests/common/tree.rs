@@ -193,7 +193,7 @@ pub fn make_sample(top: &Path) {
 
 /// Gives every name a time of its own in the past, directories after what is in them.
 #[track_caller]
-pub fn set_times(top: &Path) {
+fn set_times(top: &Path) {
     let mut paths: Vec<_> = describe(top).into_keys().collect();
     paths.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
     for (n, path) in (0_i64..).zip(paths) {

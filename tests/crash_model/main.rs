@@ -12,6 +12,10 @@ mod rng;
 
 use history::{Counts, History, Options};
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test takes its own settings from the environment"
+)]
 fn from_env(name: &str, otherwise: u64) -> u64 {
     std::env::var(name)
         .ok()
