@@ -3,14 +3,14 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use common::command::{self, text};
 use common::mount::{is_mounted, tallyfs};
-use common::{Mount, RULES, Setup, make_file, read, run, scan, wait};
+use common::{Errno, Mount, RULES, Setup, make_file, read, refused, run, scan, wait};
 
 /// A place with a store path and a mount point where nothing may be mounted in the end.
 struct Place {
@@ -317,22 +317,44 @@ fn the_daemon_ends_by_itself_when_it_is_unmounted() {
     mount.finish();
 }
 
-#[test]
-fn an_interrupt_unmounts_at_once_and_lets_open_recordings_finish() {
-    let mut mount = Mount::new();
+/// A file of 5,000 acknowledged bytes, still open.
+fn open_file(mount: &Mount) -> fs::File {
     let file = fs::File::create_new(mount.path("open")).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[1; 5_000], 0).unwrap();
+    file.write_all_at(&[1; 5_000], 0).unwrap();
+    file
+}
+
+#[test]
+fn an_interrupt_waits_for_a_recording_that_is_about_to_end() {
+    let mut mount = Mount::new();
+    let file = open_file(&mount);
     run("kill", &["-INT", &mount.pid().to_string()]);
-    wait::until("the mount point is free", || {
-        (!is_mounted(&mount.point())).then_some(())
+    wait::until("the daemon has heard", || {
+        mount.log().contains("stopping").then_some(())
     });
-    assert!(fs::read_dir(mount.point()).unwrap().next().is_none());
-    std::os::unix::fs::FileExt::write_all_at(&file, &[1; 5_000], 5_000).unwrap();
+    file.write_all_at(&[1; 5_000], 5_000).unwrap();
     drop(file);
     let status = mount.wait_for_end();
     assert!(status.success(), "{status}\n{}", mount.log());
+    assert!(!is_mounted(&mount.point()));
     assert_eq!(scan::store(&mount.store()).total, scan::totals(10_000, 1, 0), "sealed");
     mount.start();
     assert_eq!(read(&mount.path("open")), [1; 10_000]);
     mount.finish();
+}
+
+#[test]
+fn an_interrupt_cuts_off_what_stays_open_and_the_next_start_has_it_all() {
+    let mut mount = Mount::new();
+    let file = open_file(&mount);
+    run("kill", &["-INT", &mount.pid().to_string()]);
+    let status = mount.wait_for_end();
+    assert!(status.success(), "{status}\n{}", mount.log());
+    assert!(!is_mounted(&mount.point()));
+    refused(file.write_at(&[1; 10], 5_000), Errno::NOTCONN);
+    drop(file);
+    mount.start();
+    assert_eq!(read(&mount.path("open")), [1; 5_000]);
+    mount.assert_usage_true();
+    assert_eq!(mount.finish().total, scan::totals(5_000, 1, 0));
 }

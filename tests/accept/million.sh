@@ -47,7 +47,7 @@ dirs=${expected##* }
 check "memory without a look-up" "$idle_mb MB, $dirs directories ($scan_mb MB after the scan)" below "$idle_mb" $((64 + dirs / 1000 + 1))
 begun=$(now_ms); entries=$(ls -lR "$MNT" | wc -l); took=$(($(now_ms) - begun))
 check "ls -lR" "$((entries * 1000 / (took + 1))) lines/s, then $(memory_mb) MB" [ "$entries" -gt "$FILES" ]
-sync; echo 2 >/proc/sys/vm/drop_caches 2>/dev/null
+sync; echo 2 >/proc/sys/vm/drop_caches
 forgotten() { [ "$(memory_mb)" -lt $((idle_mb + 64)) ]; }
 await 60 forgotten
 check "memory when the kernel has forgotten the files" "$(memory_mb) MB" forgotten
