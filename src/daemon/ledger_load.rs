@@ -15,6 +15,7 @@ pub fn ledger_of(rows: &[DirRow], root_ino: Ino, mount: Limits) -> Arc<Ledger> {
     for row in rows {
         if row.ino == root_ino {
             ledger.load_own(ledger.root(), row.own);
+            ledger.root().set_generation(row.generation);
         } else {
             children.entry(row.parent).or_default().push(row);
         }
@@ -67,4 +68,74 @@ pub fn link_rows(link: &MultiLink) -> Vec<LinkRow> {
             bytes: link.bytes,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Meters;
+
+    fn row(ino: u64, generation: u32, parent: u64, name: &[u8], own: Meters) -> DirRow {
+        DirRow {
+            ino: Ino(ino),
+            generation,
+            parent: Ino(parent),
+            name: name.to_vec(),
+            own,
+        }
+    }
+
+    #[test]
+    fn every_row_becomes_an_account_with_its_generation_the_root_too() {
+        let rows = [
+            row(9, 90, 7, b"sales", Meters::of_file(300)),
+            row(2, 20, 2, b"", Meters::ONE_DIR),
+            row(
+                7,
+                70,
+                2,
+                b"acme",
+                Meters {
+                    dirs: 1,
+                    ..Meters::of_file(100)
+                },
+            ),
+        ];
+        let ledger = ledger_of(&rows, Ino(2), Limits::NONE);
+        for row in &rows {
+            let account = ledger.account(row.ino).unwrap();
+            assert_eq!((account.generation(), account.own()), (row.generation, row.own));
+        }
+        assert_eq!(
+            ledger.root().total(),
+            Meters {
+                bytes: 400,
+                files: 2,
+                dirs: 2
+            }
+        );
+    }
+
+    #[test]
+    fn link_rows_and_inodes_with_several_names_are_each_others_inverse() {
+        let rows = [
+            LinkRow {
+                ino: Ino(5),
+                parent: Ino(7),
+                names: 2,
+                bytes: 10,
+            },
+            LinkRow {
+                ino: Ino(5),
+                parent: Ino(9),
+                names: 1,
+                bytes: 10,
+            },
+        ];
+        let links = multi_links(&rows);
+        assert_eq!(links.len(), 1);
+        let mut again = link_rows(&links[0]);
+        again.sort_by_key(|row| row.parent);
+        assert_eq!(again, rows);
+    }
 }
