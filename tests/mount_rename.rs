@@ -212,6 +212,26 @@ fn q19_hard_links_are_free_inside_and_exdev_across() {
 }
 
 #[test]
+fn a_moved_directory_takes_its_links_out_of_the_accounts_they_shared() {
+    let mut mount = Mount::with_config(RULES);
+    make_file(&mount.dir("acme/sales/x").join("call"), 10_000);
+    mount.dir("acme/sales/y");
+    mount.dir("acme/support");
+    fs::hard_link(mount.path("acme/sales/x/call"), mount.path("acme/sales/y/call")).unwrap();
+    mount.assert_usage_true();
+    fs::rename(mount.path("acme/sales/x"), mount.path("acme/support/x")).unwrap();
+    mount.assert_usage_true();
+    mount.remount();
+    mount.assert_usage_true();
+    exchange(&mount.path("acme/support/x"), &mount.path("acme/sales")).unwrap();
+    mount.assert_usage_true();
+    fs::remove_file(mount.path("acme/sales/call")).unwrap();
+    mount.remount();
+    mount.assert_usage_true();
+    mount.finish();
+}
+
+#[test]
 fn linked_files_are_counted_once_wherever_their_links_go() {
     let mut mount = Mount::with_config(RULES);
     make_file(&mount.dir("acme/sales/bob").join("call"), 10_000);

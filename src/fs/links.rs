@@ -122,6 +122,19 @@ impl Links {
         common(ledger, &parents)
     }
 
+    /// Where each inode is charged now, before a directory moves.
+    pub fn homes(&self, ledger: &Ledger) -> Vec<(Ino, Arc<Account>)> {
+        let inos: Vec<Ino> = self.table.lock().keys().copied().collect();
+        inos.into_iter()
+            .filter_map(|ino| Some((ino, self.home(ledger, ino)?)))
+            .collect()
+    }
+
+    /// Plaintext bytes of an inode with several names.
+    pub fn bytes(&self, ino: Ino) -> u64 {
+        self.table.lock().get(&ino).map_or(0, |link| link.bytes)
+    }
+
     /// Its length changed.
     pub fn set_bytes(&self, ino: Ino, bytes: u64) {
         if let Some(link) = self.table.lock().get_mut(&ino) {

@@ -147,6 +147,28 @@ impl FileSystem {
         }
     }
 
+    /// After a directory moved, an inode with names in and beside it has another deepest directory
+    /// that holds them all.
+    fn rehome(&self, before: Vec<(Ino, Arc<Account>)>) {
+        let operation = self.dirty.enter();
+        for (ino, old_home) in before {
+            let node = self.nodes.get(ino.0).ok();
+            let _state = node.as_ref().map(|node| node.file.state.lock());
+            let Some(new_home) = self.links.home(&self.ledger, ino) else {
+                continue;
+            };
+            if new_home.ino() == old_home.ino() {
+                continue;
+            }
+            mark(&operation, &old_home);
+            mark(&operation, &new_home);
+            self.recharge(&old_home, &new_home, Meters::of_file(self.links.bytes(ino)));
+            if let Some(node) = &node {
+                *node.file.home.write() = new_home;
+            }
+        }
+    }
+
     fn replace_by_directory(
         &self,
         from: &Side<'_>,
@@ -161,6 +183,7 @@ impl FileSystem {
         } else {
             Meters::ZERO
         };
+        let before = self.links.homes(&self.ledger);
         let moved = self
             .ledger
             .move_directory(&account, &to.account, to.name.to_bytes(), credit);
@@ -170,6 +193,7 @@ impl FileSystem {
         if let Some(target) = target {
             self.ledger.remove(Ino(target.stat.stx_ino));
         }
+        self.rehome(before);
         self.place_below(&account);
         Ok(())
     }
@@ -240,6 +264,11 @@ impl FileSystem {
         if source.stat.stx_ino == target.stat.stx_ino {
             return self.rename_on_disk(from, to, RenameFlags::EXCHANGE);
         }
+        let before = if source.is_directory() || target.is_directory() {
+            self.links.homes(&self.ledger)
+        } else {
+            Vec::new()
+        };
         // Under the tree lock nobody else holds two of these, so their order does not matter.
         let source_state = source.pin.node().file.state.lock();
         let target_state = target.pin.node().file.state.lock();
@@ -255,11 +284,20 @@ impl FileSystem {
             name: to.name.to_bytes(),
             moved: self.moved(target, target_bytes)?,
         };
+        let moved_itself = [source.pin.node().ino, target.pin.node().ino];
         let swapped: Transfer = self.ledger.exchange(a, b).map_err(|refusal| self.refused(&refusal))?;
         self.rename_on_disk(from, to, RenameFlags::EXCHANGE)?;
         swapped.commit();
         self.after_exchange(source, from, to, source_bytes)?;
-        self.after_exchange(target, to, from, target_bytes)
+        self.after_exchange(target, to, from, target_bytes)?;
+        drop((source_state, target_state));
+        self.rehome(
+            before
+                .into_iter()
+                .filter(|(ino, _)| !moved_itself.contains(ino))
+                .collect(),
+        );
+        Ok(())
     }
 
     fn after_exchange(&self, was: &Was, old: &Side<'_>, new: &Side<'_>, bytes: u64) -> FsResult<()> {
