@@ -29,6 +29,8 @@ const NOTE_BYTES_MAX: u64 = 8192;
 
 /// How often a daemon asks for the lock while only `tallyfs status` stands in its way.
 const LOCK_TRIES: u32 = 1000;
+/// Between two of them: a look that was put off the processor needs time, not tries.
+const LOCK_PACE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// What an interrupted first use may have left, beside an empty `data`.
 const UNFINISHED_NAMES: [&str; 6] = ["lock", "keyring", "keyring.new", "version.new", "data", "lost+found"];
@@ -370,7 +372,7 @@ fn take_lock(paths: &StorePaths) -> Result<File, LayoutError> {
         }
         // `tallyfs status` shares the lock for a moment; a daemon does not share it.
         match try_lock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(true) => std::thread::yield_now(),
+            Ok(true) => std::thread::park_timeout(LOCK_PACE),
             Ok(false) => break,
             Err(e) => return Err(failed("lock the store", &path)(e)),
         }
