@@ -108,11 +108,8 @@ impl FileSystem {
     pub(super) fn open_new(&self, node: &Arc<Node>, file: File, how: OpenMode) -> Opened {
         let mut state = node.file.state.lock();
         if state.sealed.is_none() {
-            state.sealed = Some(SealedFile::new_empty(
-                Arc::new(file),
-                self.ring.clone(),
-                self.write_options,
-            ));
+            let empty = SealedFile::new_empty(Arc::new(file), self.ring.clone(), self.write_options);
+            state.sealed = Some(Box::new(empty));
         }
         self.admit(node, &mut state, how)
     }
@@ -123,7 +120,7 @@ impl FileSystem {
             state.writers += 1;
         }
         let direct = state.writers > 0;
-        let changes = state.sealed.as_ref().map(SealedFile::change_count);
+        let changes = state.sealed.as_deref().map(SealedFile::change_count);
         let keep_cache = !direct && state.cached_at.is_some() && state.cached_at == changes;
         if !direct {
             state.cached_at = changes;
@@ -145,7 +142,8 @@ impl FileSystem {
         let file = Arc::new(file);
         let size = file.size()?;
         if size == 0 && std::mem::take(&mut state.known_empty) {
-            state.sealed = Some(SealedFile::new_empty(file, self.ring.clone(), self.write_options));
+            let empty = SealedFile::new_empty(file, self.ring.clone(), self.write_options);
+            state.sealed = Some(Box::new(empty));
             return Ok(());
         }
         let sealed = SealedFile::load(file, self.ring.clone(), self.write_options)?;
@@ -153,7 +151,7 @@ impl FileSystem {
             self.correct_length(node, told, sealed.plain_length());
         }
         let is_sealed = sealed.is_clean();
-        state.sealed = Some(sealed);
+        state.sealed = Some(Box::new(sealed));
         if !is_sealed {
             self.list(node, state);
         }
@@ -325,7 +323,7 @@ impl FileSystem {
                 self.uncharge_unlinked(node, &mut state, bytes);
                 return Ok(());
             }
-            if state.sealed.as_ref().is_none_or(SealedFile::is_clean) {
+            if state.sealed.as_deref().is_none_or(SealedFile::is_clean) {
                 state.put_away();
                 return Ok(());
             }
@@ -356,7 +354,7 @@ fn read_again(node: &Arc<Node>, plain_offset: u64, buffer: &mut [u8]) -> FsResul
     let again = state.sealed.as_ref().ok_or(Errno::EIO)?.read(plain_offset, buffer);
     again.map_err(|e| {
         if e.is_damage() {
-            let id = state.sealed.as_ref().and_then(SealedFile::file_id);
+            let id = state.sealed.as_deref().and_then(SealedFile::file_id);
             let id = u128::from_be_bytes(id.unwrap_or_default());
             log_damage(node, &mut state, &format!("file id {id:032x}: {e}"));
         }

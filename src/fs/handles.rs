@@ -88,9 +88,4 @@ impl Handles {
     pub fn all(&self) -> Vec<Arc<Handle>> {
         self.table.iter().map(|handle| handle.clone()).collect()
     }
-
-    /// How many are open.
-    pub fn len(&self) -> usize {
-        self.table.len()
-    }
 }
