@@ -84,7 +84,7 @@ impl FileSystem {
         if how.truncates {
             self.mark_file(&operation, node);
         }
-        if state.unlinked && state.opens == 0 {
+        if node.is_unlinked() && state.opens == 0 {
             return Err(Errno::ESTALE);
         }
         if state.sealed.is_none() {
@@ -303,6 +303,10 @@ impl FileSystem {
     /// EBADF.
     pub fn release(&self, fh: Fh) -> FsResult<()> {
         let handle = self.handles.remove(fh)?;
+        if handle.stream.is_some() {
+            // A directory, whose release an unmount swallowed: it is not counted among the opens.
+            return Ok(());
+        }
         let node = handle.node();
         {
             let mut state = node.file.state.lock();
@@ -313,7 +317,7 @@ impl FileSystem {
             if state.opens > 0 {
                 return Ok(());
             }
-            if state.unlinked {
+            if node.is_unlinked() {
                 let operation = self.dirty.enter();
                 self.mark_file(&operation, node);
                 let Some(sealed) = state.sealed.as_ref() else {

@@ -79,7 +79,7 @@ impl Handles {
         self.table.remove(&fh.0).map(|(_, handle)| handle).ok_or(Errno::EBADF)
     }
 
-    /// All numbers in use.
+    /// All numbers in use, of files and of directories.
     pub fn numbers(&self) -> Vec<Fh> {
         self.table.iter().map(|handle| Fh(*handle.key())).collect()
     }

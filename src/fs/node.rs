@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -48,7 +48,9 @@ pub struct FileNode {
     /// The account that the inode is charged to. Changed under `state`.
     pub home: RwLock<Arc<Account>>,
     /// Whether the inode has several names. Changed under `state`.
-    pub several_links: std::sync::atomic::AtomicBool,
+    pub several_links: AtomicBool,
+    /// The last name is gone; the charge goes with the last handle. Changed under `state`.
+    pub unlinked: AtomicBool,
     /// Content and handles. Held over the I/O of one request on this file, of no other file.
     pub state: Mutex<FileState>,
     /// Syncs of one file take turns; taken before `state`, held over the sync.
@@ -68,8 +70,6 @@ pub struct FileState {
     pub opens: u32,
     /// Open handles that may write.
     pub writers: u32,
-    /// The last name is gone; the charge goes with the last handle.
-    pub unlinked: bool,
     /// In the committer's list.
     pub listed: bool,
     /// `change_count` when the kernel was last told that it may cache pages.
@@ -106,7 +106,8 @@ impl Node {
             pins: AtomicU32::new(0),
             file: FileNode {
                 home: RwLock::new(home),
-                several_links: std::sync::atomic::AtomicBool::new(false),
+                several_links: AtomicBool::new(false),
+                unlinked: AtomicBool::new(false),
                 state: Mutex::default(),
                 sync_turn: Arc::new(Mutex::new(())),
             },
@@ -121,6 +122,16 @@ impl Node {
     /// Whether it is a regular file.
     pub fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile
+    }
+
+    /// Whether the last name is gone.
+    pub fn is_unlinked(&self) -> bool {
+        self.file.unlinked.load(Ordering::Acquire)
+    }
+
+    /// The last name went; called under the lock of `state`.
+    pub fn set_unlinked(&self) {
+        self.file.unlinked.store(true, Ordering::Release);
     }
 
     /// The account that a file is charged to.
