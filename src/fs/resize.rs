@@ -67,6 +67,13 @@ impl FileSystem {
         let mut state = node.file.state.lock();
         self.mark_file(&operation, node);
         self.loaded(node, &mut state)?;
+        if state
+            .sealed
+            .as_ref()
+            .is_some_and(|sealed| sealed.plain_length() == length)
+        {
+            return self.touch(node);
+        }
         let done = self.truncate_under_lock(node, &mut state, length);
         // Also a file that nobody has open: it is sealed again by the committer.
         self.list(node, &mut state);
