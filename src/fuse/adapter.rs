@@ -16,7 +16,7 @@ use fuser::{
 };
 
 use crate::fs::{
-    CopyEnd, Entry, FileSystem, Found, FsResult, Listing, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
+    CopyEnd, Entry, FileSystem, Found, FsResult, Listing, NewMode, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
 };
 use crate::fuse::convert::{TTL, absent, attr, caller, errno, fopen_flags, generation, kind, new_time, open_mode};
 use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
@@ -132,17 +132,17 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply_entry(
-            self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request)),
-            reply,
-        );
+        let mode = NewMode { bits: mode, umask };
+        let made = self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request));
+        reply_entry(made, reply);
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let mode = NewMode { bits: mode, umask };
         reply_entry(self.fs.mkdir(parent.0, name, mode, caller(request)), reply);
     }
 
@@ -334,7 +334,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -342,7 +342,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(self.fs.setxattr(ino.0, name, value, flags), reply);
+        reply_empty(self.fs.setxattr(ino.0, name, value, flags, caller(request)), reply);
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -368,12 +368,13 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         let how = open_mode(OpenFlags(flags));
         match self.fs.create(parent.0, name, mode, how, caller(request)) {
+        let mode = NewMode { bits: mode, umask };
             Ok((entry, opened)) => reply.created(
                 &TTL,
                 &attr(&entry.attr),

@@ -229,7 +229,7 @@ pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8], flags: u32) -> i
     Ok(rustix::fs::setxattr(proc_path(fd).as_c_str(), name, value, flags)?)
 }
 
-/// getxattr(2) on a descriptor: an empty buffer asks for the size.
+/// getxattr(2) on a descriptor; an empty buffer only asks whether it is there.
 ///
 /// # Errors
 /// As getxattr(2).
@@ -237,7 +237,7 @@ pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> io::Resu
     Ok(rustix::fs::getxattr(proc_path(fd).as_c_str(), name, buffer)?)
 }
 
-/// listxattr(2) on a descriptor: an empty buffer asks for the size.
+/// listxattr(2) on a descriptor.
 ///
 /// # Errors
 /// As listxattr(2).

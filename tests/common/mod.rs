@@ -28,6 +28,7 @@ pub mod load;
 pub mod mount;
 pub mod scan;
 pub mod tree;
+pub mod user;
 pub mod wait;
 pub mod wav;
 
