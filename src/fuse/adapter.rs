@@ -214,7 +214,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -227,6 +227,7 @@ impl Filesystem for Adapter {
         let asked = WriteAsked {
             plain_offset: offset,
             data,
+            caller: caller(request),
             drops_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
             from_mapping: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
         };
@@ -373,8 +374,8 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let how = open_mode(OpenFlags(flags));
-        match self.fs.create(parent.0, name, mode, how, caller(request)) {
         let mode = NewMode { bits: mode, umask };
+        match self.fs.create(parent.0, name, mode, how, caller(request)) {
             Ok((entry, opened)) => reply.created(
                 &TTL,
                 &attr(&entry.attr),
@@ -388,7 +389,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -396,7 +397,8 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(self.fs.fallocate(Fh(fh.0), offset, length, mode), reply);
+        let done = self.fs.fallocate(Fh(fh.0), offset, length, mode, caller(request));
+        reply_empty(done, reply);
     }
 
     fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -414,9 +416,6 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn ioctl(
-        &self,
-        _request: &Request,
     fn poll(
         &self,
         _request: &Request,
@@ -431,6 +430,9 @@ impl Filesystem for Adapter {
         reply.error(fuser::Errno::ENOSYS);
     }
 
+    fn ioctl(
+        &self,
+        _request: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
@@ -444,7 +446,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -463,7 +465,7 @@ impl Filesystem for Adapter {
             fh: Fh(fh_out.0),
             plain_offset: offset_out,
         };
-        match self.fs.copy_range(from, to, len) {
+        match self.fs.copy_range(from, to, len, caller(request)) {
             Ok(bytes) => reply.written(bytes as u32),
             Err(e) => reply.error(errno(e)),
         }
