@@ -1,4 +1,4 @@
-//! Set-user-id, set-group-id and sticky bits. Each case runs on a native directory as well.
+//! Set-user-id, set-group-id and sticky bits, and programs that are being run. Each case runs on a native directory as well.
 
 #[macro_use]
 mod common;
@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, copy_file_range, fallocate};
 
 use common::user::{as_user, is_root, open_the_way_to};
-use common::{Errno, make_file, refused};
+use common::{Errno, make_file, refused, run_in};
 
 cases! {
     every_change_by_others_drops_set_user_id
@@ -20,6 +20,7 @@ cases! {
     a_new_owner_drops_set_user_id
     set_group_id_directories_hand_their_group_down
     sticky_directories_keep_names_of_others
+    a_running_program_cannot_be_changed
 }
 
 /// The owner of the files, who is not root.
@@ -177,4 +178,26 @@ fn sticky_directories_keep_names_of_others(dir: &Path) {
         fs::remove_file(dir.join("mine")).unwrap();
     });
     as_user(OWNER, &[], || fs::remove_file(&theirs).unwrap());
+}
+
+fn a_running_program_cannot_be_changed(dir: &Path) {
+    let path = dir.join("program");
+    fs::copy(run_in(dir, "sh", &["-c", "command -v sleep"]).trim(), &path).unwrap();
+    let size = path.metadata().unwrap().len();
+    let mut running = std::process::Command::new(&path).arg("100").spawn().unwrap();
+    let write = || OpenOptions::new().write(true).open(&path).map(drop);
+    let empty = OpenOptions::new().write(true).truncate(true).open(&path).map(drop);
+    let read_and_empty = rustix::fs::open(
+        &path,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::TRUNC,
+        rustix::fs::Mode::empty(),
+    );
+    let (written, length) = (write(), path.metadata().unwrap().len());
+    running.kill().unwrap();
+    running.wait().unwrap();
+    refused(written, Errno::TXTBSY);
+    refused(empty, Errno::TXTBSY);
+    assert_eq!(read_and_empty.map(drop), Err(Errno::TXTBSY));
+    assert_eq!(length, size, "and a refused opening empties nothing");
+    write().unwrap();
 }
