@@ -37,6 +37,8 @@ const WRITE_BACK_PACE: Duration = Duration::from_millis(500);
 const DATE_DIRECTORIES_EVERY: u64 = 120;
 /// Descriptors left for recordings and connections when directories are kept open.
 const DESCRIPTORS_FOR_FILES: u64 = 4096;
+/// Directories that are kept open for speed; the others are opened for each request.
+const DIRECTORIES_KEPT_OPEN_MAX: u64 = 65_536;
 
 /// Recovers, mounts, serves, seals.
 ///
@@ -132,7 +134,8 @@ fn open_tree(data: &Path) -> io::Result<Tree> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(u64::MAX);
-    Tree::new(root, limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2)
+    let for_directories = limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2;
+    Tree::new(root, for_directories.min(DIRECTORIES_KEPT_OPEN_MAX))
 }
 
 /// Files that a crash left unclean: their lengths count before the first request.
