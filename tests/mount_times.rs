@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, Timespec, Timestamps, statx, utimensat};
 
-use common::{KIB, make_file, read};
+use common::{KIB, Mount, make_file, read};
 
 cases! {
     times_keep_every_nanosecond
@@ -233,4 +233,21 @@ fn blocks_follow_the_content(dir: &Path) {
     );
     file.set_len(1_000).unwrap();
     assert!(about(0).contains(&disk_bytes()), "cut: {}", disk_bytes());
+}
+
+#[test]
+fn noatime_and_read_only_mounts_leave_access_times() {
+    for option in ["noatime", "ro"] {
+        let mut mount = Mount::new();
+        make_file(&mount.dir("acme").join("call"), 20_000);
+        set_past(&mount.path("acme/call"));
+        set_past(&mount.path("acme"));
+        mount.remount_as(&["-o", option]);
+        assert_eq!(read(&mount.path("acme/call")).len(), 20_000);
+        assert_eq!(common::names(&mount.path("acme")), ["call"]);
+        for name in ["acme", "acme/call"] {
+            assert_eq!(accessed(&mount.path(name)), UNIX_EPOCH + PAST, "{name} with {option}");
+        }
+        mount.finish();
+    }
 }
