@@ -27,6 +27,7 @@ use crate::fuse::{Invalidator, Session};
 use crate::recovery::Unclean;
 use crate::store::dirty_log::DirtyLog;
 use crate::store::tree::{AccessTimes, Tree};
+use crate::sys;
 
 /// Threads that serve requests, at least.
 const THREADS_MIN: usize = 4;
@@ -36,6 +37,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 const WRITE_BACK_PACE: Duration = Duration::from_millis(500);
 /// Between two removals of past date directories, in paces of the write-back.
 const DATE_DIRECTORIES_EVERY: u64 = 120;
+/// Between two looks whether memory can be given back, in paces of the write-back.
+const GIVE_BACK_EVERY: u64 = 20;
 /// Descriptors left for recordings and connections when directories are kept open.
 const DESCRIPTORS_FOR_FILES: u64 = 4096;
 /// Directories that are kept open for speed; the others are opened for each request.
@@ -251,6 +254,9 @@ fn keep_house(fs: &FileSystem, dirty: &DirtyLog, writer: &Writer, invalidator: &
             writer.poke();
         }
         round += 1;
+        if round.is_multiple_of(GIVE_BACK_EVERY) && fs.shrink() {
+            sys::allocator::give_back();
+        }
         if round.is_multiple_of(DATE_DIRECTORIES_EVERY) {
             for gone in fs.remove_past_date_directories() {
                 invalidator.forget_name(gone.parent, &gone.name);

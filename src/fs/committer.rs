@@ -139,8 +139,8 @@ impl FileSystem {
         }
         // Unlinked files that are still open are charged, and gone after a kill.
         for handle in self.handles.all() {
-            let state = handle.node().file.state.lock();
-            if state.unlinked {
+            // Not under its lock, which a slow disk may hold: an unlink notes its directory itself.
+            if handle.node().is_unlinked() {
                 self.mark_file(&operation, handle.node());
             }
         }
@@ -164,7 +164,7 @@ impl FileSystem {
         let turn = node.file.sync_turn.try_lock_arc()?;
         let mut state = node.file.state.lock();
         let idle = state.writers == 0;
-        let gone = state.unlinked;
+        let gone = node.is_unlinked();
         let Some(sealed) = state.sealed.as_mut().filter(|_| !gone) else {
             self.unlist(node, &mut state);
             return None;

@@ -87,7 +87,7 @@ impl FileSystem {
         if how.truncates {
             self.mark_file(&operation, node);
         }
-        if state.unlinked && state.opens == 0 {
+        if node.is_unlinked() && state.opens == 0 {
             return Err(Errno::ESTALE);
         }
         if state.sealed.is_none() {
@@ -109,11 +109,8 @@ impl FileSystem {
     pub(super) fn open_new(&self, node: &Arc<Node>, file: File, how: OpenMode) -> Opened {
         let mut state = node.file.state.lock();
         if state.sealed.is_none() {
-            state.sealed = Some(SealedFile::new_empty(
-                Arc::new(file),
-                self.ring.clone(),
-                self.write_options,
-            ));
+            let empty = SealedFile::new_empty(Arc::new(file), self.ring.clone(), self.write_options);
+            state.sealed = Some(Box::new(empty));
         }
         self.admit(node, &mut state, how)
     }
@@ -124,7 +121,7 @@ impl FileSystem {
             state.writers += 1;
         }
         let direct = state.writers > 0;
-        let changes = state.sealed.as_ref().map(SealedFile::change_count);
+        let changes = state.sealed.as_deref().map(SealedFile::change_count);
         let keep_cache = !direct && state.cached_at.is_some() && state.cached_at == changes;
         if !direct {
             state.cached_at = changes;
@@ -146,7 +143,8 @@ impl FileSystem {
         let file = Arc::new(file);
         let size = file.size()?;
         if size == 0 && std::mem::take(&mut state.known_empty) {
-            state.sealed = Some(SealedFile::new_empty(file, self.ring.clone(), self.write_options));
+            let empty = SealedFile::new_empty(file, self.ring.clone(), self.write_options);
+            state.sealed = Some(Box::new(empty));
             return Ok(());
         }
         let sealed = SealedFile::load(file, self.ring.clone(), self.write_options)?;
@@ -154,7 +152,7 @@ impl FileSystem {
             self.correct_length(node, told, sealed.plain_length());
         }
         let is_sealed = sealed.is_clean();
-        state.sealed = Some(sealed);
+        state.sealed = Some(Box::new(sealed));
         if !is_sealed {
             self.list(node, state);
         }
@@ -311,6 +309,10 @@ impl FileSystem {
     /// EBADF.
     pub fn release(&self, fh: Fh) -> FsResult<()> {
         let handle = self.handles.remove(fh)?;
+        if handle.stream.is_some() {
+            // A directory, whose release an unmount swallowed: it is not counted among the opens.
+            return Ok(());
+        }
         let node = handle.node();
         {
             let mut state = node.file.state.lock();
@@ -321,7 +323,7 @@ impl FileSystem {
             if state.opens > 0 {
                 return Ok(());
             }
-            if state.unlinked {
+            if node.is_unlinked() {
                 let operation = self.dirty.enter();
                 self.mark_file(&operation, node);
                 let Some(sealed) = state.sealed.as_ref() else {
@@ -331,7 +333,7 @@ impl FileSystem {
                 self.uncharge_unlinked(node, &mut state, bytes);
                 return Ok(());
             }
-            if state.sealed.as_ref().is_none_or(SealedFile::is_clean) {
+            if state.sealed.as_deref().is_none_or(SealedFile::is_clean) {
                 state.put_away();
                 return Ok(());
             }
@@ -362,7 +364,7 @@ fn read_again(node: &Arc<Node>, plain_offset: u64, buffer: &mut [u8]) -> FsResul
     let again = state.sealed.as_ref().ok_or(Errno::EIO)?.read(plain_offset, buffer);
     again.map_err(|e| {
         if e.is_damage() {
-            let id = state.sealed.as_ref().and_then(SealedFile::file_id);
+            let id = state.sealed.as_deref().and_then(SealedFile::file_id);
             let id = u128::from_be_bytes(id.unwrap_or_default());
             log_damage(node, &mut state, &format!("file id {id:032x}: {e}"));
         }

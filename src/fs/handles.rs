@@ -79,7 +79,7 @@ impl Handles {
         self.table.remove(&fh.0).map(|(_, handle)| handle).ok_or(Errno::EBADF)
     }
 
-    /// All numbers in use.
+    /// All numbers in use, of files and of directories.
     pub fn numbers(&self) -> Vec<Fh> {
         self.table.iter().map(|handle| Fh(*handle.key())).collect()
     }
@@ -87,10 +87,5 @@ impl Handles {
     /// All handles.
     pub fn all(&self) -> Vec<Arc<Handle>> {
         self.table.iter().map(|handle| handle.clone()).collect()
-    }
-
-    /// How many are open.
-    pub fn len(&self) -> usize {
-        self.table.len()
     }
 }

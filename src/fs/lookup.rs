@@ -136,7 +136,7 @@ impl FileSystem {
                     log_damage(node, &mut state, &e.to_string());
                     return Ok(0);
                 }
-                let length = state.sealed.as_ref().map_or(0, SealedFile::plain_length);
+                let length = state.sealed.as_deref().map_or(0, SealedFile::plain_length);
                 self.list(node, &mut state);
                 Ok(length)
             }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -22,6 +22,9 @@ use crate::store::tree::{Anchor, Tree};
 
 /// FUSE's number for the root, whatever the backing inode is.
 pub const ROOT_NODE: u64 = 1;
+
+/// Below this many nodes their memory is not worth giving back (some 200 bytes each).
+const WORTH_SHRINKING_COUNT: usize = 50_000;
 
 /// What is kept of one inode.
 pub struct Node {
@@ -45,7 +48,9 @@ pub struct FileNode {
     /// The account that the inode is charged to. Changed under `state`.
     pub home: RwLock<Arc<Account>>,
     /// Whether the inode has several names. Changed under `state`.
-    pub several_links: std::sync::atomic::AtomicBool,
+    pub several_links: AtomicBool,
+    /// The last name is gone; the charge goes with the last handle. Changed under `state`.
+    pub unlinked: AtomicBool,
     /// Content and handles. Held over the I/O of one request on this file, of no other file.
     pub state: Mutex<FileState>,
     /// Syncs of one file take turns; taken before `state`, held over the sync.
@@ -59,14 +64,12 @@ pub struct FileNode {
     reason = "facts that hold independently of each other"
 )]
 pub struct FileState {
-    /// The opened sealed file, while something needs it.
-    pub sealed: Option<SealedFile<File>>,
+    /// The opened sealed file, while something needs it; boxed, since most nodes are only looked at.
+    pub sealed: Option<Box<SealedFile<File>>>,
     /// Open handles.
     pub opens: u32,
     /// Open handles that may write.
     pub writers: u32,
-    /// The last name is gone; the charge goes with the last handle.
-    pub unlinked: bool,
     /// In the committer's list.
     pub listed: bool,
     /// `change_count` when the kernel was last told that it may cache pages.
@@ -103,7 +106,8 @@ impl Node {
             pins: AtomicU32::new(0),
             file: FileNode {
                 home: RwLock::new(home),
-                several_links: std::sync::atomic::AtomicBool::new(false),
+                several_links: AtomicBool::new(false),
+                unlinked: AtomicBool::new(false),
                 state: Mutex::default(),
                 sync_turn: Arc::new(Mutex::new(())),
             },
@@ -118,6 +122,16 @@ impl Node {
     /// Whether it is a regular file.
     pub fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile
+    }
+
+    /// Whether the last name is gone.
+    pub fn is_unlinked(&self) -> bool {
+        self.file.unlinked.load(Ordering::Acquire)
+    }
+
+    /// The last name went; called under the lock of `state`.
+    pub fn set_unlinked(&self) {
+        self.file.unlinked.store(true, Ordering::Release);
     }
 
     /// The account that a file is charged to.
@@ -165,6 +179,8 @@ impl Drop for Pin {
 /// The table of nodes.
 pub struct Nodes {
     table: DashMap<u64, Arc<Node>>,
+    /// Most nodes seen by [`Nodes::shrink`] since it last gave memory back.
+    peak_count: AtomicUsize,
     root: Arc<Node>,
     tree: Arc<Tree>,
 }
@@ -174,6 +190,7 @@ impl Nodes {
     pub fn new(root: Node, tree: Arc<Tree>) -> Self {
         Self {
             table: DashMap::new(),
+            peak_count: AtomicUsize::new(0),
             root: Arc::new(root),
             tree,
         }
@@ -274,9 +291,17 @@ impl Nodes {
         }
     }
 
-    /// Nodes in the table.
-    pub fn count(&self) -> usize {
-        self.table.len()
+    /// Gives the memory of a table back that was large once and is no longer, and tells whether it
+    /// did: the rest of what the nodes held is the allocator's then. Called now and then.
+    pub fn shrink(&self) -> bool {
+        let count = self.table.len();
+        let peak = self.peak_count.fetch_max(count, Ordering::Relaxed).max(count);
+        if peak < WORTH_SHRINKING_COUNT || count > peak / 2 {
+            return false;
+        }
+        self.peak_count.store(count, Ordering::Relaxed);
+        self.table.shrink_to_fit();
+        true
     }
 }
 

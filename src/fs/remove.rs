@@ -79,7 +79,7 @@ impl FileSystem {
             }
             return;
         }
-        state.unlinked = true;
+        node.set_unlinked();
         if state.opens == 0 {
             self.uncharge_unlinked(node, state, bytes);
         }

@@ -253,7 +253,7 @@ impl FileSystem {
                 self.name_gone(node, state, &to.account, gone);
             } else {
                 self.ledger.count_deleted(&to.account, 1, credit.bytes);
-                state.unlinked = true;
+                node.set_unlinked();
                 state.sealed = None;
             }
         }

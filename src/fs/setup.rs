@@ -84,13 +84,13 @@ impl FileSystem {
         }
         let mut state = node.file.state.lock();
         if state.sealed.is_some() {
-            return Ok(state.sealed.as_ref().map(SealedFile::plain_length));
+            return Ok(state.sealed.as_deref().map(SealedFile::plain_length));
         }
         if let Err(e) = self.load(node, &mut state, false) {
             log_damage(node, &mut state, &e.to_string());
             return Ok(None);
         }
-        let length = state.sealed.as_ref().map_or(0, SealedFile::plain_length);
+        let length = state.sealed.as_deref().map_or(0, SealedFile::plain_length);
         self.ledger.charge_forced(&node.home(), Meters::of_bytes(length));
         self.note_length(node, length);
         self.list(node, &mut state);
@@ -127,9 +127,9 @@ impl FileSystem {
         }
     }
 
-    /// Open handles and inodes in memory, for `status`.
-    pub fn in_memory(&self) -> (usize, usize) {
-        (self.handles.len(), self.nodes.count())
+    /// Takes less memory for inodes when there were many and are few; `true` when it did.
+    pub fn shrink(&self) -> bool {
+        self.nodes.shrink()
     }
 
     /// After the last request: handles that the kernel did not release any more are closed.

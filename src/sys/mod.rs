@@ -4,6 +4,7 @@
 //! its `SAFETY` comment. Nothing here knows what a recording or an account is.
 #![allow(unsafe_code)]
 
+pub mod allocator;
 pub mod file_handle;
 pub mod limits;
 pub mod locked_bytes;
