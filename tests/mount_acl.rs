@@ -101,6 +101,14 @@ fn the_umask_counts_only_without_a_default_list(dir: &Path) {
     let of = |name: &str| run_in(dir, "sh", &["-c", make, "sh", name]);
     assert_eq!(of("without"), "640\n750\n640\n3777\n");
     assert_eq!(of("with"), "666\n777\n666\n3777\n");
+    // Marks that come with the making, which mkdir(1) sets afterwards.
+    let marked = "umask 027 && python3 -c 'import os, sys; os.mkdir(sys.argv[1] + \"/marked\", 0o1777)' $1 \
+                  && stat -c %a $1/marked";
+    let marked_in = |name: &str| run_in(dir, "sh", &["-c", marked, "sh", name]);
+    assert_eq!(
+        (marked_in("without"), marked_in("with")),
+        ("1750\n".into(), "1777\n".into())
+    );
 }
 
 fn a_change_of_mode_changes_the_mask(dir: &Path) {
