@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountFlags;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -25,7 +26,7 @@ use crate::fs::{Caller, FileSystem};
 use crate::fuse::{Invalidator, Session};
 use crate::recovery::Unclean;
 use crate::store::dirty_log::DirtyLog;
-use crate::store::tree::Tree;
+use crate::store::tree::{AccessTimes, Tree};
 use crate::sys;
 
 /// Threads that serve requests, at least.
@@ -40,6 +41,8 @@ const DATE_DIRECTORIES_EVERY: u64 = 120;
 const GIVE_BACK_EVERY: u64 = 20;
 /// Descriptors left for recordings and connections when directories are kept open.
 const DESCRIPTORS_FOR_FILES: u64 = 4096;
+/// Directories that are kept open for speed; the others are opened for each request.
+const DIRECTORIES_KEPT_OPEN_MAX: u64 = 65_536;
 
 /// Recovers, mounts, serves, seals.
 ///
@@ -53,7 +56,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
-    let tree = Arc::new(open_tree(&parts.store.paths().data()).map_err(DaemonError::Data)?);
+    let tree = Arc::new(open_tree(&parts.store.paths().data(), parts.mount_plan.flags).map_err(DaemonError::Data)?);
     let started = start_up::start(parts.store.paths(), &tree, &config, &*clock)?;
     let Started {
         mut database,
@@ -126,7 +129,7 @@ fn save_first(database: &mut Database, source: &mut WriteBack, first_ask: Ask) -
     }
 }
 
-fn open_tree(data: &Path) -> io::Result<Tree> {
+fn open_tree(data: &Path, flags: MountFlags) -> io::Result<Tree> {
     let root: OwnedFd = rustix::fs::open(
         data,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -135,7 +138,13 @@ fn open_tree(data: &Path) -> io::Result<Tree> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(u64::MAX);
-    Tree::new(root, limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2)
+    let for_directories = limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2;
+    let access_times = if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
+        AccessTimes::Stay
+    } else {
+        AccessTimes::Move
+    };
+    Tree::new(root, for_directories.min(DIRECTORIES_KEPT_OPEN_MAX), access_times)
 }
 
 /// Files that a crash left unclean: their lengths count before the first request.

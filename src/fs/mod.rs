@@ -12,6 +12,7 @@
 //! over another map access, or when a method returns. The kernel keeps requests that change one
 //! directory apart; what the daemon changes by itself goes through the same calls.
 
+mod acl;
 mod attr;
 mod committer;
 mod copy;
@@ -50,6 +51,7 @@ use crate::store::dirty_log::{DirtyLog, Operation};
 use crate::store::sealed_file::WriteOptions;
 use crate::store::tree::Tree;
 
+pub use acl::NewMode;
 pub use attr::Attr;
 pub use committer::CommitStatus;
 pub use copy::CopyEnd;

@@ -24,11 +24,21 @@ pub enum Anchor {
     Handle(FileHandle),
 }
 
+/// Whether reading a recording or a directory moves its access time, as the backing file system has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessTimes {
+    /// As the backing is mounted: mostly once a day.
+    Move,
+    /// Never: the mount is `noatime` or read-only.
+    Stay,
+}
+
 /// The tree below `STORE/data`.
 pub struct Tree {
     root: OwnedFd,
     by_handle: bool,
     device: (u32, u32),
+    access_times: AccessTimes,
     descriptors_left: AtomicU64,
 }
 
@@ -37,7 +47,7 @@ impl Tree {
     ///
     /// # Errors
     /// When the directory cannot be examined.
-    pub fn new(root: OwnedFd, descriptor_budget: u64) -> io::Result<Self> {
+    pub fn new(root: OwnedFd, descriptor_budget: u64, access_times: AccessTimes) -> io::Result<Self> {
         let stat = rustix::fs::statx(&root, c"", AtFlags::EMPTY_PATH, STATX_WANTED)?;
         let by_handle = FileHandle::of(&root)
             .and_then(|handle| handle.open(&root, OFlags::PATH))
@@ -46,6 +56,7 @@ impl Tree {
             root,
             by_handle,
             device: (stat.stx_dev_major, stat.stx_dev_minor),
+            access_times,
             descriptors_left: AtomicU64::new(descriptor_budget),
         })
     }
@@ -129,12 +140,19 @@ impl Tree {
     /// # Errors
     /// As open(2).
     pub fn open(&self, anchor: &Anchor, flags: OFlags) -> io::Result<File> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | self.for_reading();
         let fd = match anchor {
             Anchor::Descriptor(fd) => rustix::fs::openat(CWD, proc_path(fd.as_fd()).as_c_str(), flags, Mode::empty())?,
             Anchor::Handle(handle) => handle.open(&self.root, flags)?,
         };
         Ok(fd.into())
+    }
+
+    fn for_reading(&self) -> OFlags {
+        match self.access_times {
+            AccessTimes::Move => OFlags::empty(),
+            AccessTimes::Stay => OFlags::NOATIME,
+        }
     }
 
     /// Creates and opens a regular file; the name must be free.
@@ -143,6 +161,7 @@ impl Tree {
     /// As openat(2) with `O_CREAT | O_EXCL`.
     pub fn create(&self, dir: impl AsFd, name: &CStr, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = flags | self.for_reading();
         Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o777))?.into())
     }
 
@@ -229,7 +248,7 @@ pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8], flags: u32) -> i
     Ok(rustix::fs::setxattr(proc_path(fd).as_c_str(), name, value, flags)?)
 }
 
-/// getxattr(2) on a descriptor: an empty buffer asks for the size.
+/// getxattr(2) on a descriptor; an empty buffer only asks whether it is there.
 ///
 /// # Errors
 /// As getxattr(2).
@@ -237,7 +256,7 @@ pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> io::Resu
     Ok(rustix::fs::getxattr(proc_path(fd).as_c_str(), name, buffer)?)
 }
 
-/// listxattr(2) on a descriptor: an empty buffer asks for the size.
+/// listxattr(2) on a descriptor.
 ///
 /// # Errors
 /// As listxattr(2).

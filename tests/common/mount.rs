@@ -175,6 +175,13 @@ impl Mount {
         self.start();
     }
 
+    /// Stops cleanly and mounts again with these words on the command line.
+    #[track_caller]
+    pub fn remount_as(&mut self, words: &[&str]) {
+        self.setup = std::mem::take(&mut self.setup).arguments(words);
+        self.remount();
+    }
+
     /// Stops cleanly and mounts again with another configuration.
     #[track_caller]
     pub fn remount_with(&mut self, config: impl Into<String>) {
