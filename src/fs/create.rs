@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{FileType, Mode};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
 use crate::fs::{Caller, Entry, FileSystem, OpenMode, Opened, c_name, mark};
 use crate::quota::{Account, Reservation};
-use crate::store::tree::{set_mode, stat_fd};
+use crate::store::tree::{link, make_directory, make_node, make_symlink, set_mode, stat_fd};
 use crate::units::Meters;
 
 /// Mode bits that are set after the owner, because chown clears them.
@@ -120,9 +120,8 @@ impl FileSystem {
         let made = self
             .reserve_name(&parent, &name, &account, Meters::ONE_DIR)
             .and_then(|reservation| {
-                let bits = Mode::from_raw_mode(mode & 0o777);
                 parent
-                    .with_path(&self.tree, |dir| Ok(rustix::fs::mkdirat(dir, &name, bits)?))
+                    .with_path(&self.tree, |dir| make_directory(dir, &name, mode))
                     .map(|()| reservation)
             });
         let reservation = match made {
@@ -149,15 +148,8 @@ impl FileSystem {
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit; EPERM for devices without the right.
     pub fn mknod(&self, parent: u64, name: &OsStr, mode: u32, device: u64, caller: Caller) -> FsResult<Entry> {
-        let kind = FileType::from_raw_mode(mode);
         self.new_name(parent, name, mode, caller, |dir, name| {
-            Ok(rustix::fs::mknodat(
-                dir,
-                name,
-                kind,
-                Mode::from_raw_mode(mode & 0o777),
-                device,
-            )?)
+            make_node(dir, name, mode, device)
         })
     }
 
@@ -166,9 +158,7 @@ impl FileSystem {
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
     pub fn symlink(&self, parent: u64, name: &OsStr, target: &Path, caller: Caller) -> FsResult<Entry> {
-        self.new_name(parent, name, 0o777, caller, |dir, name| {
-            Ok(rustix::fs::symlinkat(target, dir, name)?)
-        })
+        self.new_name(parent, name, 0o777, caller, |dir, name| make_symlink(target, dir, name))
     }
 
     fn new_name(
@@ -250,17 +240,8 @@ impl FileSystem {
         let known = self.links.parents(node.ino);
         let from = known.first().cloned().unwrap_or_else(|| home.clone());
         parent.with_path(&self.tree, |dir| {
-            node.with_path(&self.tree, |fd| {
-                let path = crate::store::tree::proc_path(fd);
-                Ok(rustix::fs::linkat(
-                    rustix::fs::CWD,
-                    path.as_c_str(),
-                    dir,
-                    &name,
-                    AtFlags::SYMLINK_FOLLOW,
-                )?)
-            })
-            .map_err(|e| io::Error::from_raw_os_error(e.0))
+            node.with_path(&self.tree, |fd| link(fd, dir, &name))
+                .map_err(|e| io::Error::from_raw_os_error(e.0))
         })?;
         let new_home = self.links.added(&self.ledger, node.ino, bytes, &from, &account);
         self.recharge(&home, &new_home, Meters::of_file(bytes));
