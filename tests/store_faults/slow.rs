@@ -12,7 +12,7 @@ use tallyfs::store::fault_points::{Call, Fate, arm};
 use crate::world::{Mounted, READ_WRITE, ROOT};
 
 /// Long enough for a loaded machine; reaching it is a failure.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Does `stuck` on a thread whose first `call` on the disk hangs until `others` is done.
 fn hanging<T: Send>(call: Call, stuck: impl FnOnce() -> T + Send, others: impl FnOnce()) -> T {
