@@ -29,6 +29,7 @@ pub mod mount;
 pub mod scan;
 pub mod small_disk;
 pub mod tree;
+pub mod user;
 pub mod wait;
 pub mod wav;
 

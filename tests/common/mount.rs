@@ -21,6 +21,7 @@ pub struct Setup {
     config: Option<String>,
     user: Option<u32>,
     disk_mib: Option<u64>,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -37,6 +38,12 @@ impl Setup {
     /// More words for the command line.
     pub fn arguments(mut self, words: &[&str]) -> Self {
         self.arguments.extend(words.iter().map(ToString::to_string));
+        self
+    }
+
+    /// An environment variable of the daemon.
+    pub fn environment(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 
@@ -212,6 +219,11 @@ impl Mount {
         self.daemon.as_ref().expect("mounted").id()
     }
 
+    /// Sends the daemon what Ctrl-C sends.
+    pub fn interrupt(&self) {
+        send(self.daemon.as_ref().expect("mounted"), Signal::INT);
+    }
+
     /// Stops the daemon by SIGTERM: it must unmount and end with 0.
     #[track_caller]
     pub fn stop(&mut self) {
@@ -292,7 +304,8 @@ impl Mount {
         command
             .current_dir(&self.root)
             .env("HOME", &self.root)
-            .env_remove("ENCRYPTION_KEY");
+            .env_remove("ENCRYPTION_KEY")
+            .envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -379,8 +392,12 @@ fn is_mounted_for(process: &str, point: &Path) -> bool {
 }
 
 fn terminate(daemon: &Child) {
+    send(daemon, Signal::TERM);
+}
+
+fn send(daemon: &Child, signal: Signal) {
     if let Some(pid) = Pid::from_raw(daemon.id().cast_signed()) {
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(pid, signal);
     }
 }
 
