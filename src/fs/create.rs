@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{FileType, Mode};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
 use crate::fs::{Caller, Entry, FileSystem, NewMode, OpenMode, Opened, c_name, mark};
 use crate::quota::{Account, Reservation};
-use crate::store::tree::{set_mode, stat_fd};
+use crate::store::tree::{link, make_directory, make_node, make_symlink, set_mode, stat_fd};
 use crate::units::Meters;
 
 /// Mode bits that are set after the owner, because chown clears them.
@@ -121,11 +121,9 @@ impl FileSystem {
         let made = self
             .reserve_name(&parent, &name, &account, Meters::ONE_DIR)
             .and_then(|reservation| {
-                let make = |dir: BorrowedFd<'_>| {
-                    let permissions = Mode::from_raw_mode(mode.permissions_in(dir)?);
-                    Ok(rustix::fs::mkdirat(dir, &name, permissions)?)
-                };
-                parent.with_path(&self.tree, make).map(|()| reservation)
+                parent
+                    .with_path(&self.tree, |dir| make_directory(dir, &name, mode.permissions_in(dir)?))
+                    .map(|()| reservation)
             });
         let reservation = match made {
             Ok(reservation) => reservation,
@@ -151,10 +149,9 @@ impl FileSystem {
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit; EPERM for devices without the right.
     pub fn mknod(&self, parent: u64, name: &OsStr, mode: NewMode, device: u64, caller: Caller) -> FsResult<Entry> {
-        let kind = FileType::from_raw_mode(mode.bits);
+        let kind = mode.bits & libc::S_IFMT;
         self.new_name(parent, name, mode.bits, caller, |dir, name| {
-            let permissions = Mode::from_raw_mode(mode.permissions_in(dir)?);
-            Ok(rustix::fs::mknodat(dir, name, kind, permissions, device)?)
+            make_node(dir, name, kind | mode.permissions_in(dir)?, device)
         })
     }
 
@@ -163,9 +160,7 @@ impl FileSystem {
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
     pub fn symlink(&self, parent: u64, name: &OsStr, target: &Path, caller: Caller) -> FsResult<Entry> {
-        self.new_name(parent, name, 0o777, caller, |dir, name| {
-            Ok(rustix::fs::symlinkat(target, dir, name)?)
-        })
+        self.new_name(parent, name, 0o777, caller, |dir, name| make_symlink(target, dir, name))
     }
 
     fn new_name(
@@ -247,17 +242,8 @@ impl FileSystem {
         let known = self.links.parents(node.ino);
         let from = known.first().cloned().unwrap_or_else(|| home.clone());
         parent.with_path(&self.tree, |dir| {
-            node.with_path(&self.tree, |fd| {
-                let path = crate::store::tree::proc_path(fd);
-                Ok(rustix::fs::linkat(
-                    rustix::fs::CWD,
-                    path.as_c_str(),
-                    dir,
-                    &name,
-                    AtFlags::SYMLINK_FOLLOW,
-                )?)
-            })
-            .map_err(|e| io::Error::from_raw_os_error(e.0))
+            node.with_path(&self.tree, |fd| link(fd, dir, &name))
+                .map_err(|e| io::Error::from_raw_os_error(e.0))
         })?;
         let new_home = self.links.added(&self.ledger, node.ino, bytes, &from, &account);
         self.recharge(&home, &new_home, Meters::of_file(bytes));

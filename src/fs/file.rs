@@ -382,7 +382,7 @@ fn sync_node(node: &Arc<Node>) -> FsResult<()> {
         };
         (sealed.backing().clone(), sealed.begin_sync()?)
     };
-    let synced = backing.sync_data();
+    let synced = Backing::sync_data(&*backing);
     let mut state = node.file.state.lock();
     let Some(sealed) = state.sealed.as_mut() else {
         return Ok(synced?);

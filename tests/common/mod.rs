@@ -27,6 +27,7 @@ pub mod command;
 pub mod load;
 pub mod mount;
 pub mod scan;
+pub mod small_disk;
 pub mod tree;
 pub mod user;
 pub mod wait;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::command::text;
 use super::scan::{self, Totals, Usage};
+use super::small_disk::SmallDisk;
 use super::wait;
 
 /// How to mount: options of the command line, configuration, who runs the daemon.
@@ -19,6 +20,7 @@ pub struct Setup {
     arguments: Vec<String>,
     config: Option<String>,
     user: Option<u32>,
+    disk_mib: Option<u64>,
     environment: Vec<(String, String)>,
 }
 
@@ -51,6 +53,12 @@ impl Setup {
         self
     }
 
+    /// Puts the store on a disk of its own, of this size; needs root.
+    pub fn small_disk(mut self, mib: u64) -> Self {
+        self.disk_mib = Some(mib);
+        self
+    }
+
     /// Makes a new store and mounts it.
     #[track_caller]
     pub fn mount(self) -> Mount {
@@ -59,7 +67,9 @@ impl Setup {
             .tempdir()
             .expect("a temporary directory");
         let root = dir.path().canonicalize().expect("it is there");
+        let disk = self.disk_mib.map(|mib| SmallDisk::new(&root, mib));
         let mut mount = Mount {
+            disk,
             dir,
             root,
             setup: self,
@@ -83,6 +93,8 @@ exec "$@"
 
 /// A daemon with its store and mount point in a temporary directory.
 pub struct Mount {
+    // Dropped after the daemon ended, and before the directory goes.
+    disk: Option<SmallDisk>,
     // Dropped last: the mount is gone by then.
     dir: TempDir,
     root: PathBuf,
@@ -123,7 +135,8 @@ impl Mount {
 
     /// The directory with the sealed files.
     pub fn store(&self) -> PathBuf {
-        self.root.join("store")
+        let disk = self.disk.as_ref().map(SmallDisk::point);
+        disk.unwrap_or(&self.root).join("store")
     }
 
     /// The key file beside the store.
