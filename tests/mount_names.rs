@@ -24,6 +24,7 @@ cases! {
     a_directory_can_be_listed_while_it_is_emptied
     removal_errors
     probes_of_a_recorder
+    numbers_of_known_inodes_are_not_given_away
     modes_follow_umask_and_setgid
     links_share_content_and_count
     special_files_and_symlinks
@@ -352,4 +353,37 @@ fn everything_is_the_same_after_a_remount_and_after_a_kill() {
     assert!(tree::describe(&mount.path("sample")) == before, "after a kill");
     mount.assert_usage_true();
     mount.finish();
+}
+
+/// The kernel takes an inode for bad whose number it meets again as another's, and answers EIO to who is about to open it.
+fn numbers_of_known_inodes_are_not_given_away(dir: &Path) {
+    let known = |path: &Path| {
+        let named = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW, rustix::fs::Mode::empty()).unwrap();
+        let number = rustix::fs::fstat(&named).unwrap().st_ino;
+        (named, number)
+    };
+    let mut kept = Vec::new();
+    for round in 0..5 {
+        let (unlinked, replaced, removed) = (dir.join("unlinked"), dir.join("replaced"), dir.join("removed"));
+        fs::write(&unlinked, b"audio").unwrap();
+        fs::write(&replaced, b"audio").unwrap();
+        fs::create_dir(&removed).unwrap();
+        kept.extend([&unlinked, &replaced, &removed].map(|path| known(path)));
+        fs::write(dir.join("over"), b"other").unwrap();
+        fs::remove_file(&unlinked).unwrap();
+        fs::rename(dir.join("over"), &replaced).unwrap();
+        fs::remove_dir(&removed).unwrap();
+        for (n, new) in ["new a", "new b", "new c"].into_iter().enumerate() {
+            let path = dir.join(format!("{new} {round}"));
+            fs::write(&path, b"audio").unwrap();
+            let number = path.metadata().unwrap().ino();
+            assert!(
+                kept.iter().all(|(_, known)| *known != number),
+                "round {round}, file {n}: {number} is the number of an inode that somebody holds"
+            );
+        }
+    }
+    for (named, number) in &kept {
+        assert_eq!(rustix::fs::fstat(named).unwrap().st_ino, *number);
+    }
 }

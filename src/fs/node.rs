@@ -5,9 +5,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -37,6 +37,8 @@ pub struct Node {
     /// Mode bits as last seen or set; the daemon alone changes them.
     pub mode: AtomicU32,
     anchor: Anchor,
+    /// Keeps the number of an inode without a name from being given to another; see [`Node::hold`].
+    held: OnceLock<File>,
     lookups: AtomicU64,
     pins: AtomicU32,
     /// Of regular files and other inodes that are not directories.
@@ -102,6 +104,7 @@ impl Node {
             kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),
             mode: AtomicU32::new(u32::from(stat.stx_mode)),
             anchor,
+            held: OnceLock::new(),
             lookups: AtomicU64::new(0),
             pins: AtomicU32::new(0),
             file: FileNode {
@@ -144,7 +147,24 @@ impl Node {
     /// # Errors
     /// ESTALE when it is gone.
     pub fn with_path<T>(&self, tree: &Tree, work: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> FsResult<T> {
-        tree.with_path(&self.anchor, work).map_err(Errno::from)
+        match self.held.get() {
+            Some(held) => work(held.as_fd()),
+            None => tree.with_path(&self.anchor, work),
+        }
+        .map_err(Errno::from)
+    }
+
+    /// The last name is about to go: keeps the inode itself until the kernel has forgotten it. Its number
+    /// would go to the next new inode otherwise; the kernel, told of that one, takes this one for bad,
+    /// and a program that is just about to open it gets EIO where ENOENT is due. Without a descriptor
+    /// to spare it is left to that.
+    pub fn hold(&self, tree: &Tree) {
+        if self.held.get().is_none()
+            && matches!(self.anchor, Anchor::Handle(_))
+            && let Ok(held) = tree.open(&self.anchor, OFlags::PATH)
+        {
+            let _ = self.held.set(held);
+        }
     }
 
     /// Opens the backing inode.

@@ -45,6 +45,9 @@ impl FileSystem {
         let mut state = node.file.state.lock();
         self.mark_file(&operation, node);
         let bytes = self.length_under_lock(node, &state, &stat);
+        if stat.stx_nlink == 1 {
+            node.hold(&self.tree);
+        }
         parent.with_path(&self.tree, |dir| unlink(dir, &name))?;
         self.name_gone(
             node,
@@ -126,6 +129,9 @@ impl FileSystem {
         let gone = self.ledger.account(crate::id::Ino(stat.stx_ino));
         if let Some(gone) = &gone {
             mark(&operation, gone);
+        }
+        if let Ok(node) = self.nodes.get(stat.stx_ino) {
+            node.hold(&self.tree);
         }
         parent.with_path(&self.tree, |dir| remove_directory(dir, &name))?;
         self.directory_gone(&account, stat.stx_ino);

@@ -189,6 +189,9 @@ impl FileSystem {
             .ledger
             .move_directory(&account, &to.account, to.name.to_bytes(), credit);
         let moved = moved.map_err(|refusal| self.refused(&refusal))?;
+        if let Some(target) = target {
+            target.pin.node().hold(&self.tree);
+        }
         self.rename_on_disk(from, to, flags)?;
         moved.commit();
         if let Some(target) = target {
@@ -242,6 +245,9 @@ impl FileSystem {
             .ledger
             .transfer(&old_home, &new_home, Meters::of_file(bytes), credit);
         let moved = moved.map_err(|refusal| self.refused(&refusal))?;
+        if let (Some((_, node)), Some(Gone { names: 1, .. })) = (victim, gone) {
+            node.hold(&self.tree);
+        }
         self.rename_on_disk(from, to, flags)?;
         moved.commit();
         if source.stat.stx_nlink > 1 {
