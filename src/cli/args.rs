@@ -34,6 +34,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Say how much a store, or a directory in a mount, holds
     Usage(UsageArgs),
+    /// Save what can be read of a damaged recording, with silence in place of the rest
+    Salvage(SalvageArgs),
     /// Check a configuration file and print its effective form
     CheckConfig {
         /// The TOML file
@@ -88,6 +90,27 @@ pub struct UsageArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where the key comes from.
+#[derive(Args, Debug)]
+pub struct KeyArgs {
+    /// File with the key (default: ENCRYPTION_KEY, else STORE.key)
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// Arguments of `salvage`.
+#[derive(Args, Debug)]
+pub struct SalvageArgs {
+    /// The recording: in a mount, or its sealed file below the data directory of a store
+    pub file: PathBuf,
+    /// File to make; one that exists is left alone
+    #[arg(short = 'o', long = "output", value_name = "OUT")]
+    pub output: PathBuf,
+    /// The key.
+    #[command(flatten)]
+    pub key: KeyArgs,
 }
 
 #[cfg(test)]

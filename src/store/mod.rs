@@ -4,5 +4,6 @@
 pub mod backing;
 pub mod dirty_log;
 pub mod error;
+pub mod files;
 pub mod sealed_file;
 pub mod tree;
