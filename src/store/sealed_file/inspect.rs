@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::sealed::head::Generation;
 use crate::sealed::keyring::KeyRing;
+use crate::sealed::keys::Identity;
 use crate::sealed::length::sealed_size;
 use crate::sealed::page::open_body;
 use crate::sealed::{
@@ -169,4 +170,19 @@ pub fn damaged_head_slots<B: Backing>(backing: &B, ring: &Arc<KeyRing>) -> Resul
         }
     }
     Ok(damaged)
+}
+
+/// Whether any head slot begins as the head of a sealed file does, whatever became of the rest of it.
+///
+/// # Errors
+/// Errors of the disk.
+pub fn looks_sealed<B: Backing>(backing: &B) -> Result<bool, StoreError> {
+    for slot in 0..SLOT_COUNT as u8 {
+        let mut page: Page = [0; PAGE_BYTES];
+        read_full(backing, &mut page, head_slot_offset(slot))?;
+        if Identity::parse(&page).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

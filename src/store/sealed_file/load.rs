@@ -319,6 +319,10 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
         .to_restore(&head.record, length::end_of(plain_length).tail_block)?
         .into();
     let mut content = from_head(head);
+    if holds(Rule::ForgetHash) {
+        // A sealed head below newer pages tells the hash of what was there before them.
+        content.carried.content_sha256 = [0; 32];
+    }
     content.plain_length = plain_length;
     let end = content.end();
     content.sealed_head_at_risk = was_sealed;

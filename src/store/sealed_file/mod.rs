@@ -10,6 +10,7 @@
 //! under a durable tail (`cover_tail`); 8 truncate and 9 holes (`resize`).
 
 mod commit;
+mod heads;
 mod inspect;
 mod load;
 mod pages;
@@ -33,7 +34,7 @@ use crate::store::backing::Backing;
 use crate::store::error::StoreError;
 
 pub use commit::{SealStep, SyncTicket};
-pub use inspect::{HeadFacts, Stretch, damaged_head_slots};
+pub use inspect::{HeadFacts, Stretch, damaged_head_slots, looks_sealed};
 pub use read::ReadPlan;
 use slots::Slots;
 
