@@ -52,15 +52,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "clock", "config", "db", "error", "event", "fs", "fuse", "id", "mend", "metrics", "period", "quota",
-            "recovery", "sealed", "store", "sync", "sys", "units",
+            "audio", "clock", "config", "db", "error", "event", "fs", "fuse", "id", "mend", "metrics", "period",
+            "quota", "recovery", "sealed", "store", "sync", "sys", "units",
         ],
     ),
     (
         "cli",
         &[
-            "clock", "config", "daemon", "db", "error", "event", "fs", "fuse", "id", "mend", "metrics", "period",
-            "quota", "recovery", "sealed", "store", "sync", "sys", "units",
+            "audio", "clock", "config", "daemon", "db", "error", "event", "fs", "fuse", "id", "mend", "metrics",
+            "period", "quota", "recovery", "sealed", "store", "sync", "sys", "units",
         ],
     ),
 ];

@@ -34,6 +34,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Say how much a store, or a directory in a mount, holds
     Usage(UsageArgs),
+    /// Check a store that is not mounted: structure, lengths, keys, copies, usage
+    Fsck(FsckArgs),
     /// Save what can be read of a damaged recording, with silence in place of the rest
     Salvage(SalvageArgs),
     /// Check a configuration file and print its effective form
@@ -98,6 +100,25 @@ pub struct KeyArgs {
     /// File with the key (default: ENCRYPTION_KEY, else STORE.key)
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+}
+
+/// Arguments of `fsck`.
+#[derive(Args, Debug)]
+pub struct FsckArgs {
+    /// The store
+    pub store: PathBuf,
+    /// Mend what can be mended: sizes, heads, recordings left open by a crash, WAV headers, usage
+    #[arg(long)]
+    pub repair: bool,
+    /// Check a part alone: a path as in the mount
+    #[arg(long, value_name = "PATH")]
+    pub subtree: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The key.
+    #[command(flatten)]
+    pub key: KeyArgs,
 }
 
 /// Arguments of `salvage`.

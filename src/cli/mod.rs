@@ -6,6 +6,8 @@
 mod args;
 mod exit;
 mod figures;
+mod fsck;
+mod report;
 mod request;
 mod salvage;
 mod status;
@@ -56,6 +58,7 @@ fn run(command: Command) -> Result<Code, Failure> {
             crate::daemon::run(request)?;
             Ok(Code::Done)
         }
+        Command::Fsck(args) => fsck::run(&args, &environment),
         Command::Salvage(args) => salvage::run(&args, &environment),
         Command::Status(args) => {
             let status = status::Status::of(&args.store)?;

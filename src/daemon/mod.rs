@@ -12,6 +12,7 @@ pub mod mount;
 pub mod mount_point;
 pub mod mount_table;
 pub mod options;
+pub mod repair;
 mod serve;
 pub mod signals;
 mod start_up;

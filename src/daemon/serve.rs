@@ -17,13 +17,14 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::mount::{MountGuard, Unmounted};
 use crate::daemon::signals::{SignalThread, Stop};
-use crate::daemon::start_up::{self, Started};
+use crate::daemon::start_up::{self, Started, Trust};
 use crate::daemon::write_back::WriteBack;
 use crate::daemon::{DaemonError, Parts};
 use crate::db::{Ask, Database, Writer};
 use crate::fs::{Caller, FileSystem};
 use crate::fuse::{Invalidator, Session};
 use crate::recovery::Unclean;
+use crate::sealed::keyring::KeyRing;
 use crate::store::dirty_log::DirtyLog;
 use crate::store::tree::Tree;
 
@@ -51,32 +52,13 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
     let tree = Arc::new(open_tree(&parts.store.paths().data()).map_err(DaemonError::Data)?);
-    let started = start_up::start(parts.store.paths(), &tree, &config, &*clock)?;
-    let Started {
-        mut database,
-        ledger,
-        links,
+    let started = start_up::start(parts.store.paths(), &tree, &config, &*clock, Trust::Rows)?;
+    let Built {
+        fs,
         dirty,
-        unclean,
+        mut database,
         first_ask,
-    } = started;
-    let fs = FileSystem::new(crate::fs::Parts {
-        tree,
-        ledger,
-        links,
-        dirty: dirty.clone(),
-        ring: Arc::new(parts.ring),
-        config: config.clone(),
-        clock: clock.clone(),
-        daemon: Caller {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            thread: 0,
-        },
-    });
-    let fs = Arc::new(fs.map_err(DaemonError::Data)?);
-    fs.place_all();
-    adopt(&fs, &unclean);
+    } = build(started, tree, Arc::new(parts.ring), config.clone(), clock.clone())?;
     let mut source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone());
     let first_ask = save_first(&mut database, &mut source, first_ask);
     let writer_clock = clock.clone();
@@ -103,6 +85,47 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     served.map(|_| ())
 }
 
+/// A file system that nobody uses yet.
+pub(super) struct Built {
+    pub fs: Arc<FileSystem>,
+    pub dirty: Arc<DirtyLog>,
+    pub database: Database,
+    pub first_ask: Ask,
+}
+
+/// Puts the file system together and takes over what a crash left unclean.
+pub(super) fn build(
+    started: Started,
+    tree: Arc<Tree>,
+    ring: Arc<KeyRing>,
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+) -> Result<Built, DaemonError> {
+    let fs = FileSystem::new(crate::fs::Parts {
+        tree,
+        ledger: started.ledger,
+        links: started.links,
+        dirty: started.dirty.clone(),
+        ring,
+        config,
+        clock,
+        daemon: Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            thread: 0,
+        },
+    });
+    let fs = Arc::new(fs.map_err(DaemonError::Data)?);
+    fs.place_all();
+    adopt(&fs, &started.unclean);
+    Ok(Built {
+        fs,
+        dirty: started.dirty,
+        database: started.database,
+        first_ask: started.first_ask,
+    })
+}
+
 /// What was counted is in the database before the first request; if that fails the writer goes on
 /// trying.
 fn save_first(database: &mut Database, source: &mut WriteBack, first_ask: Ask) -> Ask {
@@ -123,7 +146,7 @@ fn save_first(database: &mut Database, source: &mut WriteBack, first_ask: Ask) -
     }
 }
 
-fn open_tree(data: &Path) -> io::Result<Tree> {
+pub(super) fn open_tree(data: &Path) -> io::Result<Tree> {
     let root: OwnedFd = rustix::fs::open(
         data,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -159,7 +182,7 @@ fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
 
 /// Whether requests can still come while the store is put away.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Quiet {
+pub(super) enum Quiet {
     Yes,
     No,
 }
@@ -251,7 +274,12 @@ fn keep_house(fs: &FileSystem, dirty: &DirtyLog, writer: &Writer, invalidator: &
 }
 
 /// Seals and saves everything; the store is clean only when both went well.
-fn finish(fs: &Arc<FileSystem>, dirty: &Arc<DirtyLog>, writer: Writer, quiet: Quiet) -> Result<(), DaemonError> {
+pub(super) fn finish(
+    fs: &Arc<FileSystem>,
+    dirty: &Arc<DirtyLog>,
+    writer: Writer,
+    quiet: Quiet,
+) -> Result<(), DaemonError> {
     if quiet == Quiet::Yes {
         fs.release_all();
     }
