@@ -13,6 +13,8 @@ use super::exit::{Code, Failure};
 use super::report::Report;
 use super::request::Environment;
 use super::subject;
+use crate::clock::{Clock, SystemClock};
+use crate::daemon::accept;
 use crate::daemon::layout::{LayoutError, Store, StorePaths};
 use crate::daemon::repair;
 use crate::mend::{self, Checked, Kind, Repair};
@@ -34,6 +36,15 @@ pub fn run(args: &FsckArgs, environment: Environment) -> Result<Code, Failure> {
     let paths = StorePaths::of_existing(&args.store)?;
     let store = Store::open(&paths.root).map_err(in_use)?;
     let ring = subject::keys(&paths, &args.key, environment)?;
+    if let Some(path) = &args.accept {
+        let below = subtree(path)?;
+        let now_s = SystemClock::new().now().as_secs();
+        let count = accept::accept(&store, &Arc::new(ring), below.as_os_str().as_bytes(), now_s)?;
+        return super::print(&format!(
+            "{}: took {count} recordings as they are",
+            paths.root.display()
+        ));
+    }
     let data =
         File::open(paths.data()).map_err(|e| Failure::new(Code::Store, format!("{}: {e}", paths.data().display())))?;
     let below = match &args.subtree {

@@ -10,6 +10,7 @@ mod fsck;
 mod report;
 mod request;
 mod salvage;
+mod scrub;
 mod status;
 mod subject;
 mod usage;
@@ -59,6 +60,7 @@ fn run(command: Command) -> Result<Code, Failure> {
             Ok(Code::Done)
         }
         Command::Fsck(args) => fsck::run(&args, &environment),
+        Command::Scrub(args) => scrub::run(&args, &environment),
         Command::Salvage(args) => salvage::run(&args, &environment),
         Command::Status(args) => {
             let status = status::Status::of(&args.store)?;

@@ -4,6 +4,8 @@
 //! ledger up to date and mounts last, so that no request waits for a scan. Nothing is mounted when
 //! a step before fails.
 
+pub mod accept;
+pub mod baseline;
 pub mod key_file;
 pub mod key_ring;
 pub mod layout;

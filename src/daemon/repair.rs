@@ -9,10 +9,10 @@ use std::sync::Arc;
 use crate::audio::wav::Wav;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::daemon::DaemonError;
 use crate::daemon::layout::Store;
 use crate::daemon::serve::{self, Quiet};
 use crate::daemon::start_up::{self, Trust};
-use crate::daemon::{DaemonError, write_back::WriteBack};
 use crate::db::Writer;
 use crate::fs::{Caller, Errno, FileSystem, Found, FsResult, NewTime, OpenMode, ROOT_NODE, SetAttr, WriteAsked};
 use crate::sealed::HEAD_PLAIN_BYTES;
@@ -36,7 +36,7 @@ pub fn repair(store: &Store, ring: KeyRing, paths: &[Vec<u8>]) -> Result<Vec<Reo
     let config = Arc::new(Config::default());
     let tree = Arc::new(serve::open_tree(&store.paths().data()).map_err(DaemonError::Data)?);
     let started = start_up::start(store.paths(), &tree, &config, &*clock, Trust::Nothing)?;
-    let built = serve::build(started, tree, Arc::new(ring), config, clock.clone())?;
+    let built = serve::build(started, tree, ring, config, clock.clone())?;
     let (fs, dirty) = (built.fs, built.dirty);
     let reopened = paths
         .iter()
@@ -45,7 +45,7 @@ pub fn repair(store: &Store, ring: KeyRing, paths: &[Vec<u8>]) -> Result<Vec<Reo
             outcome: reopen(&fs, path).map_err(|e| std::io::Error::from_raw_os_error(e.0).to_string()),
         })
         .collect();
-    let mut source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone());
+    let mut source = built.source;
     let writer = Writer::spawn(
         built.database,
         built.first_ask,

@@ -32,6 +32,8 @@ pub struct Started {
     pub dirty: Arc<DirtyLog>,
     /// Recordings to recover.
     pub unclean: Vec<Unclean>,
+    /// Directories in which a killed daemon had changes that it did not save.
+    pub unsaved: Vec<Ino>,
     /// What the first write-back has to write.
     pub first_ask: Ask,
 }
@@ -86,6 +88,12 @@ pub fn start(
             .set_identity(Identity { store_id, root_ino })
             .map_err(DaemonError::Database)?;
     }
+    if found != Found::Good && counted.stats.files_read > 0 {
+        log::warn!("the database is new: what was known of recordings sealed before is lost; see `tallyfs scrub`");
+        database
+            .note_baseline_lost(clock.now().as_secs())
+            .map_err(DaemonError::Database)?;
+    }
     database.mark_running(boot_id).map_err(DaemonError::Database)?;
     let ledger = ledger_of(&counted.dirs, root_ino, config.mount);
     let links = multi_links(&counted.links);
@@ -96,6 +104,7 @@ pub fn start(
         links,
         dirty,
         unclean: counted.unclean,
+        unsaved: leftover.inos,
         first_ask,
     })
 }

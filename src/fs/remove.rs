@@ -80,6 +80,7 @@ impl FileSystem {
             return;
         }
         state.unlinked = true;
+        self.notes.content(node.ino, crate::fs::ContentNote::Gone);
         if state.opens == 0 {
             self.uncharge_unlinked(node, state, bytes);
         }

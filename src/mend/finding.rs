@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Findings that are kept word by word; all are counted.
 const FINDINGS_MAX: usize = 10_000;
 
 /// What kind of thing is wrong.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The disk would not say.
@@ -31,6 +31,14 @@ pub enum Kind {
     WavHeader,
     /// A page that does not open, or is not the one that belongs there.
     Page,
+    /// Every page opens, but the content is not the one that was sealed.
+    Content,
+    /// An old copy was put back.
+    OldCopy,
+    /// It lies where another file was left.
+    Swapped,
+    /// Its row in the database was not written by this program.
+    Row,
     /// Usage in the database is not what is on disk.
     Usage,
     /// The database cannot be read, or is missing.
@@ -38,7 +46,7 @@ pub enum Kind {
 }
 
 /// One thing that is wrong.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Finding {
     /// Relative to the mount; of things beside the recordings, relative to the store.
     pub path: String,
@@ -51,7 +59,7 @@ pub struct Finding {
 }
 
 /// All that was found.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Findings {
     list: Vec<Finding>,
     counts: BTreeMap<Kind, u64>,

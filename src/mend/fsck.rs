@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::books;
 use super::examine::{Examined, examine};
 use super::finding::{Findings, Kind};
+use super::known::Known;
 use crate::sealed::keyring::KeyRing;
 use crate::store::error::StoreError;
 use crate::store::files::{Found, Range, walk};
@@ -77,6 +78,7 @@ pub fn fsck(subject: &Subject<'_>, repair: Repair) -> std::io::Result<Checked> {
         subject,
         repair,
         done: Checked::default(),
+        known: Known::open(subject.root, &subject.ring),
         ids: HashMap::new(),
         several_names: HashSet::new(),
     };
@@ -103,6 +105,7 @@ struct Check<'a> {
     subject: &'a Subject<'a>,
     repair: Repair,
     done: Checked,
+    known: Known,
     /// Inode and path of each file id.
     ids: HashMap<[u8; 16], (u64, Vec<u8>)>,
     /// Inodes with several names that were looked at.
@@ -152,6 +155,11 @@ impl Check<'_> {
                 self.ids
                     .insert(facts.file_id, (found.stat.stx_ino, found.path.to_vec()));
             }
+        }
+        if let Some(facts) = file.head_facts()
+            && let Err((kind, detail)) = self.known.check_head(found.stat.stx_ino, &facts)
+        {
+            self.done.findings.add(found.path, kind, detail);
         }
         if mendable && self.repair == Repair::Yes {
             self.mend_in_place(found, file);
