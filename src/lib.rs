@@ -2,6 +2,7 @@
 //!
 //! Every byte is counted before it exists and sealed as it is written. ARCHITECTURE.md has the map.
 
+pub mod audio;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -10,6 +11,7 @@ pub mod db;
 pub mod fs;
 pub mod fuse;
 pub mod id;
+pub mod mend;
 pub mod period;
 pub mod quota;
 pub mod recovery;

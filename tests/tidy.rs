@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("quota", &["clock", "error", "id", "period", "sync", "units"]),
     // The checked form holds limits as the ledger takes them.
     ("config", &["error", "id", "period", "quota", "units"]),
+    ("audio", &[]),
     ("store", &["clock", "error", "id", "sealed", "sys", "units"]),
     ("db", &["clock", "error", "event", "id", "period", "quota", "units"]),
     (
@@ -41,19 +42,25 @@ const LAYERS: &[(&str, &[&str])] = &[
         "recovery",
         &["clock", "db", "error", "id", "quota", "sealed", "store", "sys", "units"],
     ),
+    (
+        "mend",
+        &[
+            "audio", "clock", "db", "error", "id", "recovery", "sealed", "store", "sys", "units",
+        ],
+    ),
     ("fuse", &["error", "fs", "id", "metrics", "units"]),
     (
         "daemon",
         &[
-            "clock", "config", "db", "error", "event", "fs", "fuse", "id", "metrics", "period", "quota", "recovery",
-            "sealed", "store", "sync", "sys", "units",
+            "audio", "clock", "config", "db", "error", "event", "fs", "fuse", "id", "mend", "metrics", "period",
+            "quota", "recovery", "sealed", "store", "sync", "sys", "units",
         ],
     ),
     (
         "cli",
         &[
-            "clock", "config", "daemon", "db", "error", "event", "fs", "fuse", "id", "metrics", "period", "quota",
-            "recovery", "sealed", "store", "sync", "sys", "units",
+            "audio", "clock", "config", "daemon", "db", "error", "event", "fs", "fuse", "id", "mend", "metrics",
+            "period", "quota", "recovery", "sealed", "store", "sync", "sys", "units",
         ],
     ),
 ];

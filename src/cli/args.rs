@@ -34,6 +34,12 @@ pub enum Command {
     Status(StatusArgs),
     /// Say how much a store, or a directory in a mount, holds
     Usage(UsageArgs),
+    /// Check a store that is not mounted: structure, lengths, keys, copies, usage
+    Fsck(FsckArgs),
+    /// Read everything, beside a mount or without one: every page, every hash, old copies put back
+    Scrub(ScrubArgs),
+    /// Save what can be read of a damaged recording, with silence in place of the rest
+    Salvage(SalvageArgs),
     /// Check a configuration file and print its effective form
     CheckConfig {
         /// The TOML file
@@ -88,6 +94,69 @@ pub struct UsageArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where the key comes from.
+#[derive(Args, Debug)]
+pub struct KeyArgs {
+    /// File with the key (default: ENCRYPTION_KEY, else STORE.key)
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// Arguments of `fsck`.
+#[derive(Args, Debug)]
+pub struct FsckArgs {
+    /// The store
+    pub store: PathBuf,
+    /// Mend what can be mended: sizes, heads, recordings left open by a crash, WAV headers, usage
+    #[arg(long)]
+    pub repair: bool,
+    /// Check a part alone: a path as in the mount
+    #[arg(long, value_name = "PATH")]
+    pub subtree: Option<PathBuf>,
+    /// Take what is at or below PATH as it is, old copies too; `/` takes the whole store
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["repair", "subtree"])]
+    pub accept: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The key.
+    #[command(flatten)]
+    pub key: KeyArgs,
+}
+
+/// Arguments of `scrub`.
+#[derive(Args, Debug)]
+pub struct ScrubArgs {
+    /// A store, or a directory or recording in a store or a mount
+    #[arg(value_name = "STORE|DIR")]
+    pub path: PathBuf,
+    /// Plaintext bytes read in a second at most, such as 20MiB; 0 = no limit
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub rate: Option<u64>,
+    /// Begin anew, also where an earlier run was stopped
+    #[arg(long)]
+    pub from_start: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The key.
+    #[command(flatten)]
+    pub key: KeyArgs,
+}
+
+/// Arguments of `salvage`.
+#[derive(Args, Debug)]
+pub struct SalvageArgs {
+    /// The recording: in a mount, or its sealed file below the data directory of a store
+    pub file: PathBuf,
+    /// File to make; one that exists is left alone
+    #[arg(short = 'o', long = "output", value_name = "OUT")]
+    pub output: PathBuf,
+    /// The key.
+    #[command(flatten)]
+    pub key: KeyArgs,
 }
 
 #[cfg(test)]

@@ -26,11 +26,13 @@ pub enum Code {
     Key = 6,
     /// The mount cannot be made or taken away.
     Mount = 7,
+    /// `fsck` and `scrub`: damage is left; `salvage`: not all came back.
+    Damage = 8,
 }
 
 /// Text for `--help`.
 pub const HELP: &str = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 wrong configuration, \
-4 no usable store, 5 in use, 6 no key, 7 cannot mount";
+4 no usable store, 5 in use, 6 no key, 7 cannot mount, 8 damage found (fsck, scrub) or not all saved (salvage)";
 
 /// Why a command ends early: a line for people and a code for scripts.
 #[derive(Debug)]

@@ -6,8 +6,13 @@
 mod args;
 mod exit;
 mod figures;
+mod fsck;
+mod report;
 mod request;
+mod salvage;
+mod scrub;
 mod status;
+mod subject;
 mod usage;
 
 use std::io::{self, Write};
@@ -31,7 +36,7 @@ pub fn main() -> ExitCode {
     };
     start_log();
     let code = match run(cli.command) {
-        Ok(()) => Code::Done,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("tallyfs: {}", failure.text);
             failure.code
@@ -47,12 +52,16 @@ fn start_log() {
         .init();
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn run(command: Command) -> Result<Code, Failure> {
     match command {
         Command::Mount(args) => {
-            let request = request::build(args, &|name| std::env::var_os(name))?;
-            Ok(crate::daemon::run(request)?)
+            let request = request::build(args, &environment)?;
+            crate::daemon::run(request)?;
+            Ok(Code::Done)
         }
+        Command::Fsck(args) => fsck::run(&args, &environment),
+        Command::Scrub(args) => scrub::run(&args, &environment),
+        Command::Salvage(args) => salvage::run(&args, &environment),
         Command::Status(args) => {
             let status = status::Status::of(&args.store)?;
             print(&if args.json { status.json() } else { status.text() })
@@ -65,13 +74,17 @@ fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
+fn environment(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
+}
+
 /// Writes `text` to standard output, with a line feed at its end.
-fn print(text: &str) -> Result<(), Failure> {
+fn print(text: &str) -> Result<Code, Failure> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
         // Who reads has what it wanted, as `head` does.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(Code::Done),
         Err(e) => Err(Failure::new(Code::Failed, format!("standard output: {e}"))),
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Code::Done),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -39,13 +39,9 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
         .add_layouts(&args.layout)
         .map_err(|e| Failure::new(Code::Config, format!("--layout: {e}")))?;
     let named_key = args.key_file.or_else(|| options.key_file.clone());
-    let key = match (named_key, environment_key(environment)?) {
-        (Some(path), _) => KeyChoice::File(path),
-        (None, Some(key)) => KeyChoice::Environment(key),
-        (None, None) => match config.key.file.clone() {
-            Some(path) => KeyChoice::File(path),
-            None => KeyChoice::Beside,
-        },
+    let key = match (choose_key(named_key, environment)?, &config.key.file) {
+        (KeyChoice::Beside, Some(path)) => KeyChoice::File(path.clone()),
+        (choice, _) => choice,
     };
     Ok(MountRequest {
         store: args.store,
@@ -53,6 +49,18 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
         options,
         config,
         key,
+    })
+}
+
+/// Where the key comes from: a file that was named, then the environment, then beside the store.
+///
+/// # Errors
+/// A variable that holds no key.
+pub fn choose_key(named: Option<PathBuf>, environment: Environment) -> Result<KeyChoice, Failure> {
+    Ok(match (named, environment_key(environment)?) {
+        (Some(path), _) => KeyChoice::File(path),
+        (None, Some(key)) => KeyChoice::Environment(key),
+        (None, None) => KeyChoice::Beside,
     })
 }
 

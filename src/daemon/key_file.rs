@@ -13,7 +13,7 @@ use rustix::fs::RenameFlags;
 use zeroize::Zeroizing;
 
 use super::key_ring::{self, KeyRingError};
-use super::layout::{Store, sync_parent};
+use super::layout::{Store, StorePaths, sync_parent};
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::keys::{Kek, KeyMemory};
 use crate::sys::LockedBytes;
@@ -127,44 +127,56 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyErr
 /// # Errors
 /// See [`KeyError`].
 pub fn obtain(store: &Store, choice: KeyChoice, now_s: u64) -> Result<KeyRing, KeyError> {
-    let ring_path = store.paths().keyring();
-    let (path, origin) = match choice {
-        KeyChoice::Environment(bytes) => return admit(store, bytes, "ENCRYPTION_KEY", now_s),
-        KeyChoice::File(path) => (path.clone(), path),
-        KeyChoice::Beside => {
-            let path = beside(&store.paths().root);
-            (path.clone(), path)
-        }
-    };
-    let bytes = match read(&path) {
-        Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            if !store.is_new() {
-                let wanted = key_ring::load(&ring_path)?.current_id();
-                return Err(KeyError::Missing { path, wanted });
-            }
-            make(&path)?
+    let paths = store.paths();
+    if !store.is_new() {
+        return of_existing(paths, choice);
+    }
+    let (bytes, _) = match take(paths, choice) {
+        Err(KeyError::Io { path, source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            (make(&path)?, String::new())
         }
         other => other?,
     };
-    admit(store, bytes, &origin.display().to_string(), now_s)
+    note_unlocked(&bytes);
+    Ok(key_ring::begin(&paths.keyring(), Kek::held_by(bytes), now_s)?)
 }
 
-/// Checks a key against the store's ring; the first key of a new store begins the ring.
-fn admit(store: &Store, bytes: KekBytes, origin: &str, now_s: u64) -> Result<KeyRing, KeyError> {
-    if !bytes.is_locked() {
-        log::warn!("the key could not be locked into memory; raise the limit for it (LimitMEMLOCK)");
-    }
-    let (ring_path, kek) = (store.paths().keyring(), Kek::held_by(bytes));
-    if store.is_new() {
-        return Ok(key_ring::begin(&ring_path, kek, now_s)?);
-    }
-    let mut ring = key_ring::load(&ring_path)?;
-    match ring.admit(kek) {
+/// The key for a store that exists, checked against its key ring; writes nothing.
+///
+/// # Errors
+/// See [`KeyError`].
+pub fn of_existing(paths: &StorePaths, choice: KeyChoice) -> Result<KeyRing, KeyError> {
+    let (bytes, origin) = match take(paths, choice) {
+        Err(KeyError::Io { path, source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let wanted = key_ring::load(&paths.keyring())?.current_id();
+            return Err(KeyError::Missing { path, wanted });
+        }
+        other => other?,
+    };
+    note_unlocked(&bytes);
+    let mut ring = key_ring::load(&paths.keyring())?;
+    match ring.admit(Kek::held_by(bytes)) {
         Ok(id) if id == ring.current_id() => Ok(ring),
         _ => Err(KeyError::Wrong {
-            origin: origin.to_owned(),
+            origin,
             wanted: ring.current_id(),
         }),
+    }
+}
+
+/// The key that was chosen, and where it came from.
+fn take(paths: &StorePaths, choice: KeyChoice) -> Result<(KekBytes, String), KeyError> {
+    let path = match choice {
+        KeyChoice::Environment(bytes) => return Ok((bytes, "ENCRYPTION_KEY".to_owned())),
+        KeyChoice::File(path) => path,
+        KeyChoice::Beside => beside(&paths.root),
+    };
+    Ok((read(&path)?, path.display().to_string()))
+}
+
+fn note_unlocked(bytes: &KekBytes) {
+    if !bytes.is_locked() {
+        log::warn!("the key could not be locked into memory; raise the limit for it (LimitMEMLOCK)");
     }
 }
 

@@ -4,6 +4,8 @@
 //! ledger up to date and mounts last, so that no request waits for a scan. Nothing is mounted when
 //! a step before fails.
 
+pub mod accept;
+pub mod baseline;
 pub mod key_file;
 pub mod key_ring;
 pub mod layout;
@@ -12,6 +14,7 @@ pub mod mount;
 pub mod mount_point;
 pub mod mount_table;
 pub mod options;
+pub mod repair;
 mod serve;
 pub mod signals;
 mod start_up;

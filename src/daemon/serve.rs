@@ -16,15 +16,19 @@ use rustix::mount::MountFlags;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::daemon::baseline::{Known, Unhashed};
 use crate::daemon::mount::{MountGuard, Unmounted};
 use crate::daemon::signals::{SignalThread, Stop};
-use crate::daemon::start_up::{self, Started};
+use crate::daemon::start_up::{self, Started, Trust};
 use crate::daemon::write_back::WriteBack;
 use crate::daemon::{DaemonError, Parts};
 use crate::db::{Ask, Database, Writer};
 use crate::fs::{Caller, FileSystem};
 use crate::fuse::{Invalidator, Session};
+use crate::id::Ino;
 use crate::recovery::Unclean;
+use crate::sealed::keyring::KeyRing;
+use crate::sealed::row_mac::RowKey;
 use crate::store::dirty_log::DirtyLog;
 use crate::store::tree::{AccessTimes, Tree};
 use crate::sys;
@@ -39,6 +43,8 @@ const WRITE_BACK_PACE: Duration = Duration::from_millis(500);
 const DATE_DIRECTORIES_EVERY: u64 = 120;
 /// Between two looks whether memory can be given back, in paces of the write-back.
 const GIVE_BACK_EVERY: u64 = 20;
+/// Priority of the thread that hashes: the lowest.
+const HASHER_NICE: i32 = 19;
 /// Descriptors left for recordings and connections when directories are kept open.
 const DESCRIPTORS_FOR_FILES: u64 = 4096;
 /// Directories that are kept open for speed; the others are opened for each request.
@@ -57,33 +63,19 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
     let tree = Arc::new(open_tree(&parts.store.paths().data(), parts.mount_plan.flags).map_err(DaemonError::Data)?);
-    let started = start_up::start(parts.store.paths(), &tree, &config, &*clock)?;
-    let Started {
-        mut database,
-        ledger,
-        links,
+    let started = start_up::start(parts.store.paths(), &tree, &config, &*clock, Trust::Rows)?;
+    let Built {
+        fs,
         dirty,
-        unclean,
+        mut database,
+        mut source,
         first_ask,
-    } = started;
-    let fs = FileSystem::new(crate::fs::Parts {
-        tree,
-        ledger,
-        links,
-        dirty: dirty.clone(),
-        ring: Arc::new(parts.ring),
-        config: config.clone(),
-        clock: clock.clone(),
-        daemon: Caller {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            thread: 0,
-        },
-    });
-    let fs = Arc::new(fs.map_err(DaemonError::Data)?);
-    fs.place_all();
-    adopt(&fs, &unclean);
-    let mut source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone());
+        unsaved,
+    } = build(started, tree, parts.ring, config.clone(), clock.clone())?;
+    let later = Later {
+        unhashed: Unhashed::new(database.path()),
+        unsaved,
+    };
     let first_ask = save_first(&mut database, &mut source, first_ask);
     let writer_clock = clock.clone();
     let writer = Writer::spawn(
@@ -103,10 +95,84 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     };
     let session = Session::start(mounted.fd, fs.clone(), threads).map_err(DaemonError::Session)?;
     let guard = Arc::new(mounted.guard);
-    let served = run(session, &fs, &dirty, &writer, &guard, &config, &stop);
+    let served = run(
+        session,
+        &fs,
+        House {
+            dirty: &dirty,
+            writer: &writer,
+        },
+        &guard,
+        &config,
+        &stop,
+        later,
+    );
     let quiet = *served.as_ref().unwrap_or(&Quiet::No);
     finish(&fs, &dirty, writer, quiet)?;
     served.map(|_| ())
+}
+
+/// A file system that nobody uses yet.
+pub(super) struct Built {
+    pub fs: Arc<FileSystem>,
+    pub dirty: Arc<DirtyLog>,
+    pub database: Database,
+    pub source: WriteBack,
+    pub first_ask: Ask,
+    pub unsaved: Vec<Ino>,
+}
+
+/// What is saved now and then.
+#[derive(Clone, Copy)]
+struct House<'a> {
+    dirty: &'a DirtyLog,
+    writer: &'a Writer,
+}
+
+/// What is done in the background after a start.
+struct Later {
+    unhashed: Unhashed,
+    /// Directories whose files may have rows that are missing or old.
+    unsaved: Vec<Ino>,
+}
+
+/// Puts the file system together and takes over what a crash left unclean.
+pub(super) fn build(
+    started: Started,
+    tree: Arc<Tree>,
+    ring: KeyRing,
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+) -> Result<Built, DaemonError> {
+    let ring = Arc::new(ring);
+    let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
+    let known_heads = Arc::new(Known::open(started.database.path(), ring.clone()));
+    let fs = FileSystem::new(crate::fs::Parts {
+        tree,
+        ledger: started.ledger,
+        links: started.links,
+        dirty: started.dirty.clone(),
+        ring,
+        config,
+        clock: clock.clone(),
+        known_heads,
+        daemon: Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            thread: 0,
+        },
+    });
+    let fs = Arc::new(fs.map_err(DaemonError::Data)?);
+    fs.place_all();
+    adopt(&fs, &started.unclean);
+    Ok(Built {
+        source: WriteBack::new(fs.clone(), started.dirty.clone(), clock, key),
+        fs,
+        dirty: started.dirty,
+        database: started.database,
+        first_ask: started.first_ask,
+        unsaved: started.unsaved,
+    })
 }
 
 /// What was counted is in the database before the first request; if that fails the writer goes on
@@ -129,7 +195,7 @@ fn save_first(database: &mut Database, source: &mut WriteBack, first_ask: Ask) -
     }
 }
 
-fn open_tree(data: &Path, flags: MountFlags) -> io::Result<Tree> {
+pub(super) fn open_tree(data: &Path, flags: MountFlags) -> io::Result<Tree> {
     let root: OwnedFd = rustix::fs::open(
         data,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -171,7 +237,7 @@ fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
 
 /// Whether requests can still come while the store is put away.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Quiet {
+pub(super) enum Quiet {
     Yes,
     No,
 }
@@ -187,11 +253,11 @@ enum Ended {
 fn run(
     session: Session,
     fs: &Arc<FileSystem>,
-    dirty: &Arc<DirtyLog>,
-    writer: &Writer,
+    house: House<'_>,
     guard: &Arc<MountGuard>,
     config: &Config,
     stop: &Stop,
+    later: Later,
 ) -> Result<Quiet, DaemonError> {
     let (say, ended) = crossbeam_channel::bounded(2);
     let (stopper, say_late) = (guard.clone(), say.clone());
@@ -230,7 +296,11 @@ fn run(
             .map_err(DaemonError::Thread)?;
         thread::Builder::new()
             .name("housekeeper".to_owned())
-            .spawn_scoped(scope, || keep_house(fs, dirty, writer, &invalidator))
+            .spawn_scoped(scope, || keep_house(fs, house, &invalidator))
+            .map_err(DaemonError::Thread)?;
+        thread::Builder::new()
+            .name("hasher".to_owned())
+            .spawn_scoped(scope, move || hash_contents(fs, &later))
             .map_err(DaemonError::Thread)?;
         let served = match ended.recv() {
             Ok(Ended::Served(served)) => served.map(|()| Quiet::Yes).map_err(DaemonError::Session),
@@ -246,12 +316,12 @@ fn run(
 }
 
 /// Has what is dirty written back, and removes past date directories now and then.
-fn keep_house(fs: &FileSystem, dirty: &DirtyLog, writer: &Writer, invalidator: &Invalidator) {
+fn keep_house(fs: &FileSystem, house: House<'_>, invalidator: &Invalidator) {
     let mut round = 0_u64;
     while !fs.is_stopping() {
         thread::park_timeout(WRITE_BACK_PACE);
-        if dirty.has_marks() {
-            writer.poke();
+        if house.dirty.has_marks() || fs.notes().is_waiting() {
+            house.writer.poke();
         }
         round += 1;
         if round.is_multiple_of(GIVE_BACK_EVERY) && fs.shrink() {
@@ -265,8 +335,27 @@ fn keep_house(fs: &FileSystem, dirty: &DirtyLog, writer: &Writer, invalidator: &
     }
 }
 
+/// Hashes what was sealed, and before that takes up what an earlier daemon left.
+fn hash_contents(fs: &FileSystem, later: &Later) {
+    if let Err(e) = rustix::process::setpriority_process(None, HASHER_NICE) {
+        log::debug!("the hasher keeps its priority: {e}");
+    }
+    for &directory in &later.unsaved {
+        fs.take_up_directory(directory);
+    }
+    while !fs.is_stopping() {
+        later.unhashed.feed(fs);
+        fs.hash_next(WRITE_BACK_PACE);
+    }
+}
+
 /// Seals and saves everything; the store is clean only when both went well.
-fn finish(fs: &Arc<FileSystem>, dirty: &Arc<DirtyLog>, writer: Writer, quiet: Quiet) -> Result<(), DaemonError> {
+pub(super) fn finish(
+    fs: &Arc<FileSystem>,
+    dirty: &Arc<DirtyLog>,
+    writer: Writer,
+    quiet: Quiet,
+) -> Result<(), DaemonError> {
     if quiet == Quiet::Yes {
         fs.release_all();
     }

@@ -32,15 +32,32 @@ pub struct Started {
     pub dirty: Arc<DirtyLog>,
     /// Recordings to recover.
     pub unclean: Vec<Unclean>,
+    /// Directories in which a killed daemon had changes that it did not save.
+    pub unsaved: Vec<Ino>,
     /// What the first write-back has to write.
     pub first_ask: Ask,
+}
+
+/// Whether the rows of the database may be taken for what is on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// When the last stop, or the dirty logs, say so.
+    Rows,
+    /// Never: everything is counted.
+    Nothing,
 }
 
 /// Brings the ledger up to date.
 ///
 /// # Errors
 /// The database or the data directory cannot be used.
-pub fn start(paths: &StorePaths, tree: &Tree, config: &Config, clock: &dyn Clock) -> Result<Started, DaemonError> {
+pub fn start(
+    paths: &StorePaths,
+    tree: &Tree,
+    config: &Config,
+    clock: &dyn Clock,
+    trust: Trust,
+) -> Result<Started, DaemonError> {
     let boot_id = boot_id().map_err(DaemonError::Data)?;
     let (mut database, found) =
         Database::open(&paths.database(), clock.now().as_secs()).map_err(DaemonError::Database)?;
@@ -53,7 +70,9 @@ pub fn start(paths: &StorePaths, tree: &Tree, config: &Config, clock: &dyn Clock
     let last = database.last_run().map_err(DaemonError::Database)?;
     let root_ino = Ino(stat_fd(tree.root()).map_err(DaemonError::Data)?.stx_ino);
     let (dirty, leftover) = DirtyLog::open(&paths.root, boot_id, last.log_epoch).map_err(DaemonError::Data)?;
-    let same_store = found == Found::Good && last.identity.is_some_and(|identity| identity.root_ino == root_ino);
+    let same_store = trust == Trust::Rows
+        && found == Found::Good
+        && last.identity.is_some_and(|identity| identity.root_ino == root_ino);
     let same_boot = last.boot_id == Some(boot_id);
     let (counted, first_ask) = if same_store && last.clean {
         (rows(&database)?, Ask::Dirty)
@@ -69,6 +88,12 @@ pub fn start(paths: &StorePaths, tree: &Tree, config: &Config, clock: &dyn Clock
             .set_identity(Identity { store_id, root_ino })
             .map_err(DaemonError::Database)?;
     }
+    if found != Found::Good && counted.stats.files_read > 0 {
+        log::warn!("the database is new: what was known of recordings sealed before is lost; see `tallyfs scrub`");
+        database
+            .note_baseline_lost(clock.now().as_secs())
+            .map_err(DaemonError::Database)?;
+    }
     database.mark_running(boot_id).map_err(DaemonError::Database)?;
     let ledger = ledger_of(&counted.dirs, root_ino, config.mount);
     let links = multi_links(&counted.links);
@@ -79,6 +104,7 @@ pub fn start(paths: &StorePaths, tree: &Tree, config: &Config, clock: &dyn Clock
         links,
         dirty,
         unclean: counted.unclean,
+        unsaved: leftover.inos,
         first_ask,
     })
 }

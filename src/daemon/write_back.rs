@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::daemon::baseline;
 use crate::daemon::ledger_load::link_rows;
 use crate::db::{Ask, Batch, Collected, DayDelta, DirRow};
-use crate::fs::{FileSystem, LinkCharge};
+use crate::fs::{FileSystem, LinkCharge, Waiting};
 use crate::id::Ino;
 use crate::period::CivilDate;
 use crate::quota::{Account, FlowCounts};
+use crate::sealed::row_mac::RowKey;
 use crate::store::dirty_log::{DirtyLog, Rotated};
 
 /// Collects what is to be written.
@@ -23,13 +25,21 @@ pub struct WriteBack {
     clock: Arc<dyn Clock>,
     /// Day of the last write-back: what is pending at midnight belongs to the day before.
     day: CivilDate,
+    /// Makes the codes of rows.
+    key: RowKey,
 }
 
 impl WriteBack {
     /// For a file system that is about to be served.
-    pub fn new(fs: Arc<FileSystem>, dirty: Arc<DirtyLog>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(fs: Arc<FileSystem>, dirty: Arc<DirtyLog>, clock: Arc<dyn Clock>, key: RowKey) -> Self {
         let day = today(&*clock);
-        Self { fs, dirty, clock, day }
+        Self {
+            fs,
+            dirty,
+            clock,
+            day,
+            key,
+        }
     }
 
     /// Answers the writer.
@@ -41,6 +51,7 @@ impl WriteBack {
         if rotated.is_some() {
             self.fs.mark_unsealed();
         }
+        let notes = self.fs.notes().take();
         let charges = self.fs.link_charges();
         let (links, removed_links) = self.fs.changed_links();
         let mut batch = Batch {
@@ -49,6 +60,7 @@ impl WriteBack {
             ..Batch::default()
         };
         batch.at_s = self.clock.now().as_secs();
+        baseline::put_notes(&notes, &self.key, &mut batch);
         let inos = rotated.as_ref().map_or(&[][..], |r| &r.inos);
         let accounts = match ask {
             Ask::Dirty => {
@@ -62,7 +74,7 @@ impl WriteBack {
         };
         batch.dirs = accounts.iter().map(|account| row(account, &charges)).collect();
         let flows = self.days(&accounts, &mut batch.days);
-        self.collected(batch, rotated, flows)
+        self.collected(batch, rotated, flows, notes)
     }
 
     fn dirty_accounts(&self, inos: &[Ino], gone: &mut Vec<Ino>) -> Vec<Arc<Account>> {
@@ -110,7 +122,13 @@ impl WriteBack {
         flows
     }
 
-    fn collected(&self, batch: Batch, rotated: Option<Rotated>, flows: Vec<(Arc<Account>, FlowCounts)>) -> Collected {
+    fn collected(
+        &self,
+        batch: Batch,
+        rotated: Option<Rotated>,
+        flows: Vec<(Arc<Account>, FlowCounts)>,
+        notes: Waiting,
+    ) -> Collected {
         let (dirty, committed) = (self.dirty.clone(), rotated.as_ref().map(|r| r.epoch));
         let (fs, failed_dirty) = (self.fs.clone(), self.dirty.clone());
         Collected {
@@ -125,6 +143,7 @@ impl WriteBack {
                     failed_dirty.not_saved(rotated.inos);
                 }
                 fs.give_back_links(batch.links.iter().map(|row| row.ino).chain(batch.removed_links));
+                fs.notes().give_back(notes);
                 for (payer, flow) in flows {
                     payer.give_back_flow(flow);
                 }

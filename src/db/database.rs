@@ -10,8 +10,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::open::{self, BUSY_TIMEOUT, FileId, Found};
-use super::rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, Snapshot};
-use super::{Error, load};
+use super::rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, PlaceRow, SealedRow, Snapshot};
+use super::{Error, baseline, load};
 use crate::id::Ino;
 
 /// Statements kept prepared: more than there are.
@@ -139,6 +139,27 @@ impl Database {
         })
     }
 
+    /// The rows of sealed files are new or not to be trusted: says so from now on.
+    pub fn note_baseline_lost(&mut self, at_s: u64) -> Result<(), Error> {
+        self.write("note that the baseline is lost", |db| lose_baseline(db, at_s))
+    }
+
+    /// A person takes the store as it is now: rows of all its files are there.
+    pub fn accept_baseline(&mut self) -> Result<(), Error> {
+        self.write("accept the baseline", |db| {
+            db.execute("DELETE FROM meta WHERE key = 'baseline_lost'", [])
+                .map(|_| ())
+        })
+    }
+
+    /// Writes rows of sealed files alone.
+    pub fn put_baseline(&mut self, sealed: &[SealedRow], places: &[PlaceRow]) -> Result<(), Error> {
+        self.write("write the baseline", |db| {
+            baseline::put_sealed(db, sealed)?;
+            baseline::put_places(db, places)
+        })
+    }
+
     /// Somebody deleted or replaced the file: what is written here reaches nobody.
     pub(super) fn is_gone(&self) -> bool {
         match FileId::of(&self.path) {
@@ -171,6 +192,7 @@ impl Database {
         self.running = running;
         self.write("begin again", |db| {
             db.execute_batch("DELETE FROM directory; DELETE FROM link;")?;
+            lose_baseline(db, now_s)?;
             put_meta(db, "clean", &false)?;
             put_meta(db, "log_epoch", &0_i64)
         })?;
@@ -230,12 +252,24 @@ fn put_meta(db: &Connection, key: &str, value: &dyn ToSql) -> rusqlite::Result<(
         .map(|_| ())
 }
 
+/// All rows of sealed files go, and the file says since when.
+fn lose_baseline(db: &Connection, at_s: u64) -> rusqlite::Result<()> {
+    db.execute_batch("DELETE FROM sealed; DELETE FROM place;")?;
+    put_meta(db, "baseline_lost", &at_s.cast_signed())
+}
+
 fn put_batch(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     put_dirs(db, &batch.dirs, &batch.removed_dirs)?;
     put_links(db, &batch.links, &batch.removed_links)?;
     for day in &batch.days {
         put_day(db, day, batch.at_s)?;
     }
+    baseline::forget(db, &batch.unsealed, &batch.gone)?;
+    if batch.baseline_lost {
+        lose_baseline(db, batch.at_s)?;
+    }
+    baseline::put_sealed(db, &batch.sealed)?;
+    baseline::put_places(db, &batch.places)?;
     let known: Option<i64> = db
         .prepare_cached("SELECT value FROM meta WHERE key = 'log_epoch'")?
         .query_row([], |row| row.get(0))

@@ -79,6 +79,7 @@ pub(super) fn last_run(db: &Connection) -> rusqlite::Result<LastRun> {
     let root_ino: Option<i64> = meta(db, "root_ino")?;
     let log_epoch: Option<i64> = meta(db, "log_epoch")?;
     let created_at_s: Option<i64> = meta(db, "created_at")?;
+    let baseline_lost_s: Option<i64> = meta(db, "baseline_lost")?;
     Ok(LastRun {
         identity: store_id.zip(root_ino).map(|(store_id, root_ino)| Identity {
             store_id,
@@ -88,6 +89,7 @@ pub(super) fn last_run(db: &Connection) -> rusqlite::Result<LastRun> {
         boot_id: meta(db, "boot_id")?,
         log_epoch: log_epoch.unwrap_or(0).cast_unsigned(),
         created_at_s: created_at_s.unwrap_or(0).cast_unsigned(),
+        baseline_lost_s: baseline_lost_s.map(i64::cast_unsigned),
     })
 }
 

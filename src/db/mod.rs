@@ -2,6 +2,7 @@
 //! while the daemon runs, the database is at most a second behind, and losing it loses nothing
 //! that a scan cannot bring back.
 
+mod baseline;
 mod database;
 mod error;
 mod load;
@@ -19,6 +20,6 @@ pub use database::Database;
 pub use error::Error;
 pub use open::Found;
 pub use reader::{Reader, check_writable, open_read_only};
-pub use rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, Snapshot};
+pub use rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, PlaceRow, SealedRow, Snapshot};
 pub use totals::Totals;
 pub use writer::{Ask, Collected, Writer, WriterStatus};

@@ -4,12 +4,14 @@
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::{self, BUSY_TIMEOUT};
-use super::rows::{DayRow, LastRun, Snapshot};
-use super::{Error, load};
+use super::rows::{DayRow, LastRun, PlaceRow, SealedRow, Snapshot};
+use super::{Error, baseline, load};
+use crate::id::Ino;
 
 /// A read-only connection.
 pub struct Reader {
@@ -50,7 +52,7 @@ pub fn check_writable(path: &Path) -> Result<(), Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let failed = |e| Error::sqlite(path, "open", e);
     let db = Connection::open_with_flags(path, flags).map_err(failed)?;
-    db.busy_timeout(std::time::Duration::ZERO).map_err(failed)?;
+    db.busy_timeout(Duration::ZERO).map_err(failed)?;
     db.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(failed)
 }
 
@@ -67,6 +69,36 @@ impl Reader {
     /// The newest `count` days of one tenant, newest first; `""` is the whole mount.
     pub fn days(&self, tenant: &str, count: u32) -> Result<Vec<DayRow>, Error> {
         self.read(|db| load::days(db, tenant, count))
+    }
+
+    /// What is known of a sealed file. A file of an older schema knows nothing.
+    pub fn sealed(&self, ino: Ino) -> Result<Option<SealedRow>, Error> {
+        self.read(|db| baseline::sealed(db, ino))
+    }
+
+    /// Inodes with this file id.
+    pub fn with_file_id(&self, file_id: &[u8; 16]) -> Result<Vec<Ino>, Error> {
+        self.read(|db| baseline::with_file_id(db, file_id))
+    }
+
+    /// Where an inode was left.
+    pub fn place(&self, ino: Ino) -> Result<Option<PlaceRow>, Error> {
+        self.read(|db| baseline::place(db, ino))
+    }
+
+    /// Who was left at a place.
+    pub fn at_place(&self, parent: Ino, name: &[u8]) -> Result<Vec<PlaceRow>, Error> {
+        self.read(|db| baseline::at_place(db, parent, name))
+    }
+
+    /// Places of at most `count` files without a hash, behind the inode number `after`.
+    pub fn unhashed(&self, after: Ino, count: u32) -> Result<Vec<PlaceRow>, Error> {
+        self.read(|db| baseline::unhashed(db, after, count))
+    }
+
+    /// From here on no statement waits for another program's lock: it fails at once.
+    pub fn never_wait(&self) -> Result<(), Error> {
+        self.read(|db| db.busy_timeout(Duration::ZERO))
     }
 
     fn read<T>(&self, body: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {

@@ -80,10 +80,49 @@ pub struct Batch {
     /// Inodes that have no link rows any more.
     pub removed_links: Vec<Ino>,
     pub days: Vec<DayDelta>,
+    /// Rows of sealed files, to insert or to put in place of those with the same `ino`.
+    pub sealed: Vec<SealedRow>,
+    /// The same of places.
+    pub places: Vec<PlaceRow>,
+    /// Files that are being changed: what was known of their content is no longer so.
+    pub unsealed: Vec<Ino>,
+    /// Inodes that are gone.
+    pub gone: Vec<Ino>,
+    /// Changes of sealed files were dropped: none of the rows can be trusted.
+    pub baseline_lost: bool,
     /// Every change of this epoch of the dirty log and of all before it is in the rows now.
     pub log_epoch: u64,
     /// Seconds since 1970, for the `created_at` and `updated_at` of days.
     pub at_s: u64,
+}
+
+/// What is known of a sealed file; see `sealed::row_mac` for its code.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SealedRow {
+    pub ino: Ino,
+    pub file_id: [u8; 16],
+    pub generation: u64,
+    /// Zeros while it is not known.
+    pub content_sha256: [u8; 32],
+    /// Size of the backing file.
+    pub sealed_size: u64,
+    /// Seconds since 1970.
+    pub sealed_at_s: u64,
+    /// KEK that the code comes from.
+    pub key_id: u32,
+    pub mac: [u8; 32],
+}
+
+/// Where an inode lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlaceRow {
+    pub ino: Ino,
+    pub parent: Ino,
+    /// Name in the parent, as bytes.
+    pub name: Vec<u8>,
+    /// KEK that the code comes from.
+    pub key_id: u32,
+    pub mac: [u8; 32],
 }
 
 /// Which store the database belongs to.
@@ -105,4 +144,6 @@ pub struct LastRun {
     pub log_epoch: u64,
     /// Seconds since 1970.
     pub created_at_s: u64,
+    /// When the rows of sealed files were lost, seconds since 1970; files sealed before have none.
+    pub baseline_lost_s: Option<u64>,
 }

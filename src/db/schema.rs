@@ -4,7 +4,8 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each entry takes the schema from its index to the next number.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -38,7 +39,29 @@ CREATE TABLE storage_usage_log (
     updated_at         INTEGER NOT NULL,
     PRIMARY KEY (date, tenant)
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+CREATE TABLE sealed (
+    ino            INTEGER PRIMARY KEY,
+    file_id        BLOB NOT NULL,
+    generation     INTEGER NOT NULL,
+    content_sha256 BLOB NOT NULL,
+    sealed_size    INTEGER NOT NULL,
+    sealed_at      INTEGER NOT NULL,
+    key_id         INTEGER NOT NULL,
+    mac            BLOB NOT NULL
+) STRICT;
+CREATE INDEX sealed_by_file_id ON sealed (file_id);
+CREATE TABLE place (
+    ino    INTEGER PRIMARY KEY,
+    parent INTEGER NOT NULL,
+    name   BLOB NOT NULL,
+    key_id INTEGER NOT NULL,
+    mac    BLOB NOT NULL
+) STRICT;
+CREATE INDEX place_by_name ON place (parent, name);
+",
+];
 
 /// Selects that fail when a table or a column is missing.
 const PROBES: &[&str] = &[
@@ -47,12 +70,14 @@ const PROBES: &[&str] = &[
     "SELECT ino, parent, names, bytes FROM link LIMIT 0",
     "SELECT date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
             bytes_added, bytes_deleted, created_at, updated_at FROM storage_usage_log LIMIT 0",
+    "SELECT ino, file_id, generation, content_sha256, sealed_size, sealed_at, key_id, mac FROM sealed LIMIT 0",
+    "SELECT ino, parent, name, key_id, mac FROM place LIMIT 0",
 ];
 
 /// The newest schema that this program knows.
-pub(super) const LATEST: i64 = 1;
+pub(super) const LATEST: i64 = 2;
 
-const _: () = assert!(MIGRATIONS.len() == 1 && LATEST == 1);
+const _: () = assert!(MIGRATIONS.len() == 2 && LATEST == 2);
 
 /// State of a file as its schema shows it.
 #[derive(PartialEq, Eq, Debug)]

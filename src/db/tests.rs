@@ -213,7 +213,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
         error,
         Error::Newer {
             found: 99,
-            known: 1,
+            known: 2,
             ..
         }
     ));
@@ -370,4 +370,58 @@ fn a_hundred_thousand_rows_go_in_and_out() {
     drop(db);
     let (db, _) = open(&temp);
     assert!(db.load_dirs().unwrap() == rows);
+}
+
+#[test]
+fn a_database_of_schema_1_keeps_its_rows_and_learns_about_sealed_files() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = file(&temp);
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../../tests/data/schema1.sql")).unwrap();
+    drop(old);
+    let (mut db, found) = open(&temp);
+    assert_eq!(found, Found::Good);
+    assert_eq!(db.load_dirs().unwrap().len(), 2);
+    assert_eq!(db.days("acme", 9).unwrap()[0].recordings_added, 3);
+    assert!(db.last_run().unwrap().clean && db.last_run().unwrap().baseline_lost_s.is_none());
+    let row = SealedRow {
+        ino: Ino(9),
+        file_id: [1; 16],
+        generation: u64::MAX,
+        content_sha256: [0; 32],
+        sealed_size: 20_481,
+        sealed_at_s: NOW_S,
+        key_id: 1,
+        mac: [3; 32],
+    };
+    let place = PlaceRow {
+        ino: Ino(9),
+        parent: Ino(2),
+        name: b"\xff.wav".to_vec(),
+        key_id: 1,
+        mac: [4; 32],
+    };
+    db.put_baseline(std::slice::from_ref(&row), std::slice::from_ref(&place))
+        .unwrap();
+    let reader = open_read_only(&path).unwrap();
+    assert_eq!(reader.sealed(Ino(9)).unwrap(), Some(row));
+    assert_eq!(reader.place(Ino(9)).unwrap(), Some(place.clone()));
+    assert_eq!(
+        reader.at_place(Ino(2), b"\xff.wav").unwrap(),
+        std::slice::from_ref(&place)
+    );
+    assert_eq!(reader.with_file_id(&[1; 16]).unwrap(), [Ino(9)]);
+    assert_eq!(reader.unhashed(Ino(0), 5).unwrap(), [place]);
+    assert_eq!(reader.unhashed(Ino(9), 5).unwrap(), []);
+    let changed = Batch {
+        unsealed: vec![Ino(9)],
+        ..batch(Vec::new())
+    };
+    db.commit(&changed).unwrap();
+    assert_eq!(reader.sealed(Ino(9)).unwrap(), None);
+    db.note_baseline_lost(77).unwrap();
+    assert_eq!(reader.place(Ino(9)).unwrap(), None);
+    assert_eq!(reader.last_run().unwrap().baseline_lost_s, Some(77));
+    db.accept_baseline().unwrap();
+    assert_eq!(reader.last_run().unwrap().baseline_lost_s, None);
 }

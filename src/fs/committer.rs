@@ -15,6 +15,8 @@ use parking_lot::lock_api::ArcMutexGuard;
 use parking_lot::{Condvar, Mutex, RawMutex};
 
 use crate::fs::FileSystem;
+use crate::fs::baseline::ContentNote;
+use crate::fs::hashing::Hashed;
 use crate::fs::node::{FileState, Node, Pin};
 use crate::fs::setattr::times_of;
 use crate::store::backing::Backing;
@@ -100,6 +102,7 @@ impl FileSystem {
     pub(super) fn list(&self, node: &Arc<Node>, state: &mut FileState) {
         if !state.listed {
             state.listed = true;
+            self.notes.content(node.ino, ContentNote::Unsealed);
             self.committer.add(self.nodes.pin(node));
         }
     }
@@ -127,6 +130,9 @@ impl FileSystem {
         for batch in nodes.chunks(batch_files) {
             self.commit_batch(batch, &mut status);
         }
+        let hashed = self.hashing.take_done();
+        let jobs = hashed.iter().filter_map(|hashed| self.begin_heads(hashed, &mut status));
+        self.carry_out(jobs.collect(), &mut status);
         status.waiting_count = self.committer.list.lock().len();
         status
     }
@@ -154,7 +160,11 @@ impl FileSystem {
     }
 
     fn commit_batch(&self, nodes: &[Arc<Node>], status: &mut CommitStatus) {
-        let mut jobs: Vec<Job> = nodes.iter().filter_map(|node| self.begin_job(node, status)).collect();
+        let jobs = nodes.iter().filter_map(|node| self.begin_job(node, status)).collect();
+        self.carry_out(jobs, status);
+    }
+
+    fn carry_out(&self, mut jobs: Vec<Job>, status: &mut CommitStatus) {
         while !jobs.is_empty() {
             let synced = sync_jobs(&jobs);
             jobs = jobs
@@ -162,6 +172,29 @@ impl FileSystem {
                 .zip(synced)
                 .filter_map(|(job, synced)| self.advance(job, synced, status))
                 .collect();
+        }
+    }
+
+    /// The hash of a content goes into its heads, unless the file was changed since it was read.
+    fn begin_heads(&self, hashed: &Hashed, status: &mut CommitStatus) -> Option<Job> {
+        let node = hashed.pin.node();
+        let turn = node.file.sync_turn.try_lock_arc()?;
+        let mut state = node.file.state.lock();
+        let is_same = self.sealed_and_idle(node, &mut state) == Some(hashed.facts);
+        let sealed = state.sealed.as_mut().filter(|_| is_same)?;
+        let backing = sealed.backing().clone();
+        match sealed.begin_heads(Some(hashed.content_sha256)) {
+            Ok(begun) => begun.map(|(step, ticket)| Job {
+                node: node.clone(),
+                backing,
+                ticket,
+                step: Some(step),
+                _turn: turn,
+            }),
+            Err(e) => {
+                note_failure(node, &mut state, &e, status);
+                None
+            }
         }
     }
 
@@ -233,7 +266,10 @@ impl FileSystem {
             }
             Ok((step, None)) => {
                 match step {
-                    Some(SealStep::Sealed) => status.sealed_count += 1,
+                    Some(SealStep::Sealed) => {
+                        status.sealed_count += 1;
+                        self.note_sealed(&node, &state);
+                    }
                     _ => status.synced_count += 1,
                 }
                 self.rest(&node, &mut state);

@@ -77,6 +77,7 @@ impl FileSystem {
         self.finish_inode(parent, file.as_fd(), mode.bits, caller)?;
         let stat = stat_fd(&file)?;
         let (node, entry) = self.meet(parent, name, &stat)?;
+        self.notes.placed(node.ino, account.ino(), name.to_bytes());
         Ok((node, entry, file))
     }
 

@@ -148,6 +148,7 @@ impl FileSystem {
             return Ok(());
         }
         let sealed = SealedFile::load(file, self.ring.clone(), self.write_options)?;
+        self.refuse_old_copy(node, &sealed)?;
         if let SizeOnDisk::Clean(told) = classify(size) {
             self.correct_length(node, told, sealed.plain_length());
         }

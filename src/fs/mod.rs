@@ -14,6 +14,7 @@
 
 mod acl;
 mod attr;
+mod baseline;
 mod committer;
 mod copy;
 mod create;
@@ -22,6 +23,7 @@ mod dir;
 mod errno;
 mod file;
 mod handles;
+mod hashing;
 mod links;
 mod lookup;
 mod node;
@@ -53,6 +55,7 @@ use crate::store::tree::Tree;
 
 pub use acl::NewMode;
 pub use attr::Attr;
+pub use baseline::{ContentNote, KnownHeads, Note, Place, Waiting};
 pub use committer::CommitStatus;
 pub use copy::CopyEnd;
 pub use date_dirs::Vanished;
@@ -113,6 +116,8 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What was known of sealed files.
+    pub known_heads: Arc<dyn KnownHeads>,
     /// Owner of the daemon process, to whom new inodes belong before they are given away.
     pub daemon: Caller,
 }
@@ -132,6 +137,9 @@ pub struct FileSystem {
     write_options: WriteOptions,
     refusals: refusals::Refusals,
     committer: committer::Committer,
+    notes: baseline::Notes,
+    hashing: hashing::Hashing,
+    known_heads: Arc<dyn KnownHeads>,
     date_dirs: date_dirs::DateDirs,
     tree_lock: Mutex<()>,
     stopping: AtomicBool,

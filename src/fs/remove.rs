@@ -82,6 +82,7 @@ impl FileSystem {
             return;
         }
         node.set_unlinked();
+        self.notes.content(node.ino, crate::fs::ContentNote::Gone);
         if state.opens == 0 {
             self.uncharge_unlinked(node, state, bytes);
         }

@@ -12,7 +12,7 @@ use rustix::fs::{FileType, RenameFlags, Statx};
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{Meeting, Node, Pin};
 use crate::fs::remove::Gone;
-use crate::fs::{FileSystem, c_name, mark};
+use crate::fs::{ContentNote, FileSystem, c_name, mark};
 use crate::id::Ino;
 use crate::quota::{Account, ExchangeSide, Moved, Transfer};
 use crate::store::dirty_log::Operation;
@@ -84,12 +84,28 @@ impl FileSystem {
         if let Some(target) = &target {
             self.mark_side(&operation, &to, target);
         }
-        match (kind, target) {
-            (RenameKind::NoReplace, Some(_)) => Err(Errno::EEXIST),
-            (RenameKind::Exchange, None) => Err(Errno::ENOENT),
-            (RenameKind::Exchange, Some(target)) => self.exchange(&from, &to, &source, &target),
-            (_, Some(target)) if target.stat.stx_ino == source.stat.stx_ino => Ok(()),
-            (_, target) => self.replace(&from, &to, &source, target.as_ref(), kind),
+        match (kind, &target) {
+            (RenameKind::NoReplace, Some(_)) => return Err(Errno::EEXIST),
+            (RenameKind::Exchange, None) => return Err(Errno::ENOENT),
+            (RenameKind::Exchange, Some(target)) => self.exchange(&from, &to, &source, target)?,
+            (_, Some(target)) if target.stat.stx_ino == source.stat.stx_ino => return Ok(()),
+            (_, target) => self.replace(&from, &to, &source, target.as_ref(), kind)?,
+        }
+        self.note_moved(&to, &source);
+        match (kind, &target) {
+            (RenameKind::Exchange, Some(target)) => self.note_moved(&from, target),
+            (_, Some(target)) if target.stat.stx_nlink == 1 => {
+                self.notes().content(Ino(target.stat.stx_ino), ContentNote::Gone);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_moved(&self, to: &Side<'_>, was: &Was) {
+        if !was.is_directory() {
+            self.notes()
+                .placed(Ino(was.stat.stx_ino), to.account.ino(), to.name.to_bytes());
         }
     }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::fs::errno::FsResult;
+use crate::fs::errno::{Errno, FsResult};
 use crate::fs::file::log_damage;
-use crate::fs::node::{Meeting, Node, Nodes};
-use crate::fs::{FileSystem, MultiLink, Parts, committer, date_dirs, handles, links, refusals};
+use crate::fs::node::{Meeting, Node, Nodes, Pin};
+use crate::fs::{FileSystem, MultiLink, Parts, baseline, committer, date_dirs, handles, hashing, links, refusals};
 use crate::id::Ino;
 use crate::quota::Account;
 use crate::store::sealed_file::{SealedFile, WriteOptions};
@@ -53,6 +53,9 @@ impl FileSystem {
             daemon: parts.daemon,
             refusals: refusals::Refusals::default(),
             committer: committer::Committer::default(),
+            notes: baseline::Notes::default(),
+            hashing: hashing::Hashing::default(),
+            known_heads: parts.known_heads,
             date_dirs: date_dirs::DateDirs::default(),
             tree_lock: Mutex::new(()),
             stopping: AtomicBool::new(false),
@@ -65,10 +68,33 @@ impl FileSystem {
     /// # Errors
     /// The name or its directory is gone.
     pub fn adopt_unclean(&self, parent: Ino, name: &[u8]) -> FsResult<Option<u64>> {
+        let pin = self.pin_at(parent, name)?;
+        let node = pin.node();
+        let mut state = node.file.state.lock();
+        if state.sealed.is_some() {
+            return Ok(state.sealed.as_deref().map(SealedFile::plain_length));
+        }
+        if let Err(e) = self.load(node, &mut state, false) {
+            log_damage(node, &mut state, &e.to_string());
+            return Ok(None);
+        }
+        let length = state.sealed.as_deref().map_or(0, SealedFile::plain_length);
+        self.ledger.charge_forced(&node.home(), Meters::of_bytes(length));
+        self.note_length(node, length);
+        self.list(node, &mut state);
+        self.notes.placed(node.ino, parent, name);
+        Ok(Some(length))
+    }
+
+    /// The inode behind a name in a directory that is known.
+    fn pin_at(&self, parent: Ino, name: &[u8]) -> FsResult<Pin> {
         let account = self.account_by_ino(parent)?;
-        let name = CString::new(name).map_err(|_| crate::fs::Errno::EINVAL)?;
+        let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
         let dir = self.tree.open_path(&account.path())?;
         let stat = self.tree.stat_at(&dir, &name)?;
+        if FileType::from_raw_mode(u32::from(stat.stx_mode)) != FileType::RegularFile {
+            return Err(Errno::EINVAL);
+        }
         let generation = self.tree.generation_at(&dir, &name)?;
         let node = self.nodes.meet(stat.stx_ino, generation, Meeting::Pinned, || {
             let (anchor, generation) = self.tree.anchor(dir.as_fd(), &name, false)?;
@@ -82,19 +108,48 @@ impl FileSystem {
             node.file.several_links.store(true, Ordering::Release);
             *node.file.home.write() = home;
         }
+        Ok(pin)
+    }
+
+    /// Takes a file up whose row is missing, or has no hash: notes where it is and what its head says,
+    /// and has it hashed. A head that is older than what is known stays what it is, for the alarm.
+    pub fn take_up(&self, parent: Ino, name: &[u8]) {
+        let Ok(pin) = self.pin_at(parent, name) else {
+            return;
+        };
+        let node = pin.node();
         let mut state = node.file.state.lock();
-        if state.sealed.is_some() {
-            return Ok(state.sealed.as_deref().map(SealedFile::plain_length));
+        if self.sealed_and_idle(node, &mut state).is_some() {
+            self.notes.placed(node.ino, parent, name);
+            self.note_sealed(node, &state);
+            if state.opens == 0 {
+                state.put_away();
+            }
         }
-        if let Err(e) = self.load(node, &mut state, false) {
-            log_damage(node, &mut state, &e.to_string());
-            return Ok(None);
+    }
+
+    /// The same for every file that lies directly in a directory: what a killed daemon had not saved.
+    pub fn take_up_directory(&self, directory: Ino) {
+        let Ok(account) = self.account_by_ino(directory) else {
+            return;
+        };
+        let names = self.tree.open_path(&account.path()).and_then(|dir| {
+            let dir = rustix::fs::openat(&dir, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+            let entries = rustix::fs::Dir::new(dir)?;
+            entries
+                .map(|entry| Ok(entry?.file_name().to_bytes().to_vec()))
+                .collect()
+        });
+        let names: Vec<Vec<u8>> = names.unwrap_or_else(|e: std::io::Error| {
+            log::debug!("directory inode {directory}: {e}");
+            Vec::new()
+        });
+        for name in names.iter().filter(|name| !matches!(name.as_slice(), b"." | b"..")) {
+            if self.is_stopping() {
+                return;
+            }
+            self.take_up(directory, name);
         }
-        let length = state.sealed.as_deref().map_or(0, SealedFile::plain_length);
-        self.ledger.charge_forced(&node.home(), Meters::of_bytes(length));
-        self.note_length(node, length);
-        self.list(node, &mut state);
-        Ok(Some(length))
     }
 
     /// What has to be saved about inodes with several names.

@@ -67,6 +67,13 @@ impl Kek {
     }
 }
 
+impl Kek {
+    /// A key for another purpose, which `info` names; nothing leads back from it.
+    pub fn derive(&self, info: &[u8], out: &mut [u8; 32]) {
+        expand(&Hkdf::<Sha256>::new(None, self.0.expose()), &[info], out);
+    }
+}
+
 /// Random numbers that a new file's keys are made of; the caller draws them from the system.
 pub struct FileRandom {
     /// File id.

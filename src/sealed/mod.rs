@@ -19,6 +19,7 @@ pub mod keys;
 pub mod length;
 pub mod nonce;
 pub mod page;
+pub mod row_mac;
 
 pub use error::SealedError;
 

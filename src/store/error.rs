@@ -27,6 +27,17 @@ pub enum StoreError {
         /// Length in the head page.
         plain_length: u64,
     },
+    /// An old copy of the backing file was put back.
+    #[error(
+        "its head has generation {found:#x}, older than {known:#x} which was known: an old copy was put back; \
+         restore the newer one, or take this one with `tallyfs fsck --accept PATH`"
+    )]
+    OldCopy {
+        /// Generation in the head page.
+        found: u64,
+        /// Generation in the database.
+        known: u64,
+    },
     /// An earlier sync failed, and what was written since the last good one cannot be written again.
     #[error("an earlier sync failed and what was written since may be lost; check the disk, then write the file anew")]
     SyncFailed,
@@ -62,12 +73,19 @@ impl StoreError {
         match self {
             Self::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
             Self::TooLong => libc::EFBIG,
-            Self::Sealed { .. } | Self::SizeDisagrees { .. } | Self::SyncFailed | Self::Lost(_) => libc::EIO,
+            Self::Sealed { .. }
+            | Self::SizeDisagrees { .. }
+            | Self::OldCopy { .. }
+            | Self::SyncFailed
+            | Self::Lost(_) => libc::EIO,
         }
     }
 
     /// Whether the bytes on disk are wrong (and not merely out of reach just now).
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Sealed { .. } | Self::SizeDisagrees { .. } | Self::Lost(_))
+        matches!(
+            self,
+            Self::Sealed { .. } | Self::SizeDisagrees { .. } | Self::OldCopy { .. } | Self::Lost(_)
+        )
     }
 }

@@ -6,5 +6,6 @@ pub mod dirty_log;
 pub mod error;
 #[doc(hidden)]
 pub mod fault_points;
+pub mod files;
 pub mod sealed_file;
 pub mod tree;

@@ -24,6 +24,7 @@ macro_rules! cases {
 }
 
 pub mod command;
+pub mod damage;
 pub mod load;
 pub mod mount;
 pub mod scan;

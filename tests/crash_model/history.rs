@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
 use tallyfs::sealed::length::plain_offset_of;
@@ -238,7 +240,9 @@ impl History {
     fn killed_image(&mut self, state: State, before: Option<&Oracle>) -> Result<(), String> {
         self.counts.kills += 1;
         let file = self.load(&Disk::new(state, 0))?;
-        self.oracle.check_kill(before, &read_all(&file))
+        let found = read_all(&file);
+        check_hash(&file, &found)?;
+        self.oracle.check_kill(before, &found)
     }
 
     fn load(&self, disk: &Arc<Disk>) -> Result<File, String> {
@@ -252,6 +256,7 @@ impl History {
             let disk = Disk::new(image, self.rng.next());
             let file = self.load(&disk)?;
             let found = read_all(&file);
+            check_hash(&file, &found)?;
             oracle.check(&found)?;
             if self.rng.percent(20) {
                 self.live_on(&disk, file, &found)?;
@@ -546,9 +551,40 @@ impl History {
         }
         match (self.is_tainted(), self.file.is_clean()) {
             (true, _) => Ok(()),
-            (false, true) => self.damage_a_head(),
+            (false, true) => {
+                self.damage_a_head()?;
+                if self.rng.one_in(2) { self.record_hash() } else { Ok(()) }
+            }
             (false, false) => Err("sealing left the file unclean".into()),
         }
+    }
+
+    /// The hash of a sealed file goes into its heads; what comes next may overtake it.
+    fn record_hash(&mut self) -> Result<(), String> {
+        let hash = Sha256::digest(&self.oracle.now).into();
+        let mark = self.oracle.mark();
+        let (step, ticket) = match self.file.begin_heads(Some(hash)) {
+            Ok(Some(begun)) => begun,
+            Ok(None) => return Ok(()),
+            Err(_) if self.is_tainted() => return Ok(()),
+            Err(e) => return Err(format!("begin_heads: {e}")),
+        };
+        self.note("record the hash");
+        self.put_in_flight(Running::Seal(step), ticket, mark);
+        if self.rng.one_in(2) {
+            return Ok(());
+        }
+        while self.in_flight.is_some() {
+            self.finish()?;
+        }
+        if self.is_tainted() {
+            return Ok(());
+        }
+        let facts = self.file.head_facts();
+        if facts.is_none_or(|facts| facts.content_sha256 != hash || !self.file.is_clean()) {
+            return Err("the hash is not in the head".into());
+        }
+        self.damage_a_head()
     }
 
     /// A sealed file survives a bad sector in any one head slot.
@@ -650,6 +686,17 @@ impl History {
 fn write_options(options: Options) -> WriteOptions {
     WriteOptions {
         strict_overwrite: options.strict,
+    }
+}
+
+/// Whatever the power or a kill took: a head that tells a hash tells the one of the content.
+fn check_hash(file: &File, found: &Found) -> Result<(), String> {
+    let Some(told) = file.head_facts().filter(|facts| facts.content_sha256 != [0; 32]) else {
+        return Ok(());
+    };
+    match whole(found).map(|bytes| <[u8; 32]>::from(Sha256::digest(bytes))) {
+        Some(hash) if hash != told.content_sha256 => Err("the head tells the hash of another content".into()),
+        _ => Ok(()),
     }
 }
 

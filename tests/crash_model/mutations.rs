@@ -2,7 +2,7 @@
 
 use tallyfs::store::sealed_file::rules::{Rule, break_rule};
 
-const RULES: [(Rule, u64); 25] = [
+const RULES: [(Rule, u64); 26] = [
     (Rule::TailBeforeAck, 2_000),
     (Rule::SpareDurableSlot, 2_000),
     (Rule::SpareSyncingSlot, 200_000),
@@ -17,6 +17,7 @@ const RULES: [(Rule, u64); 25] = [
     (Rule::StopWhenOvertaken, 200_000),
     (Rule::SyncBeforeSize, 200_000),
     (Rule::SecondHead, 200_000),
+    (Rule::ForgetHash, 2_000),
     (Rule::SyncUnknownMarks, 200_000),
     (Rule::CoverTail, 200_000),
     (Rule::CopyAside, 200_000),

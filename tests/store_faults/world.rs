@@ -13,12 +13,15 @@ use std::time::Duration;
 
 use tallyfs::clock::SystemClock;
 use tallyfs::config::Config;
-use tallyfs::fs::{Caller, Errno, FileSystem, Found, NewMode, OpenMode, Parts, RenameKind, SetAttr, WriteAsked};
+use tallyfs::fs::{
+    Caller, Errno, FileSystem, Found, KnownHeads, NewMode, OpenMode, Parts, RenameKind, SetAttr, WriteAsked,
+};
 use tallyfs::id::{Fh, Ino};
 use tallyfs::quota::{Ledger, Limits};
 use tallyfs::recovery::{Probe, scan};
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
+use tallyfs::sealed::row_mac::SealedFields;
 use tallyfs::store::dirty_log::DirtyLog;
 use tallyfs::store::fault_points::{Call, Fate, arm};
 use tallyfs::store::sealed_file::{SealedFile, WriteOptions};
@@ -114,6 +117,15 @@ pub struct Mounted {
     pub ring: Arc<KeyRing>,
 }
 
+/// No database remembers heads: disks fail here, and nobody puts old copies back.
+struct NoBaseline;
+
+impl KnownHeads for NoBaseline {
+    fn known(&self, _: Ino) -> Option<SealedFields> {
+        None
+    }
+}
+
 impl Mounted {
     pub fn new(strict: bool) -> Self {
         let temp = tempfile::tempdir().expect("a directory");
@@ -135,6 +147,7 @@ impl Mounted {
             config: Arc::new(config),
             clock: Arc::new(SystemClock::new()),
             daemon: ROOT,
+            known_heads: Arc::new(NoBaseline),
         });
         let fs = Arc::new(fs.expect("a file system"));
         Self { temp, fs, ring }

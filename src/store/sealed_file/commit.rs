@@ -33,6 +33,8 @@ pub struct SyncTicket {
 /// Where the sealing of a file stands; the caller syncs between the steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SealStep {
+    /// The file is sealed, all that was there is durable, and its heads are written anew next.
+    Settled,
     /// The tail is in its body page.
     TailInBody,
     /// One sealed head is written.
@@ -245,6 +247,10 @@ impl<B: Backing> SealedFile<B> {
         let backing = self.backing.clone();
         let content = self.content_mut()?;
         match step {
+            SealStep::Settled => {
+                content.write_head(&*backing, State::Sealed)?;
+                Ok((SealStep::FirstHead, Some(self.begin_sync()?)))
+            }
             SealStep::TailInBody => {
                 content.carried.sealed_at_s = sealed_at_s;
                 content.write_head(&*backing, State::Sealed)?;

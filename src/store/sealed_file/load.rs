@@ -24,6 +24,13 @@ use crate::store::sealed_file::read::read_full;
 use crate::store::sealed_file::rules::{Rule, holds};
 use crate::store::sealed_file::{Content, HeadOnDisk, Recovered, Restore, SealedFile, WriteOptions};
 
+/// What a sealed head makes of a size on disk that tells another length.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SizeRule {
+    MustAgree,
+    HeadDecides,
+}
+
 type Payload = Box<[u8; BLOCK_PLAIN_BYTES]>;
 
 struct Head {
@@ -62,6 +69,19 @@ impl<B: Backing> SealedFile<B> {
     /// [`StoreError::Sealed`] when no head opens (wrong key, damage, not a sealed file),
     /// [`StoreError::SizeDisagrees`] when the size of a sealed file was changed.
     pub fn load(backing: Arc<B>, ring: Arc<KeyRing>, options: WriteOptions) -> Result<Self, StoreError> {
+        Self::load_by(backing, ring, options, SizeRule::MustAgree)
+    }
+
+    /// Opens a file whose size on disk may be wrong: a sealed head then tells the length. For repairing
+    /// and for saving what is left; a daemon does not serve such a file.
+    ///
+    /// # Errors
+    /// As [`SealedFile::load`], without the second.
+    pub fn load_by_head(backing: Arc<B>, ring: Arc<KeyRing>) -> Result<Self, StoreError> {
+        Self::load_by(backing, ring, WriteOptions::default(), SizeRule::HeadDecides)
+    }
+
+    fn load_by(backing: Arc<B>, ring: Arc<KeyRing>, options: WriteOptions, rule: SizeRule) -> Result<Self, StoreError> {
         let size_on_disk = backing.size()?;
         let mut file = Self::new_empty(backing, ring, options);
         file.size_on_disk = size_on_disk;
@@ -96,7 +116,8 @@ impl<B: Backing> SealedFile<B> {
                 .iter()
                 .all(|tail| tail.header.generation <= head.record.generation);
         let content = if sealed {
-            if clean && size_on_disk != length::sealed_size(head.record.plain_length) {
+            let agrees = size_on_disk == length::sealed_size(head.record.plain_length);
+            if clean && !agrees && rule == SizeRule::MustAgree {
                 return Err(StoreError::SizeDisagrees {
                     size_on_disk,
                     plain_length: head.record.plain_length,
@@ -238,9 +259,9 @@ fn newest_head(ring: &KeyRing, slots: &mut [u8]) -> Result<Option<Head>, SealedE
     }
 }
 
-type Opened = (Arc<FileKey<Cipher>>, HeadRecord, Box<[u8; HEAD_PLAIN_BYTES]>);
+pub(super) type Opened = (Arc<FileKey<Cipher>>, HeadRecord, Box<[u8; HEAD_PLAIN_BYTES]>);
 
-fn open_one(ring: &KeyRing, page: &mut Page) -> Result<Opened, SealedError> {
+pub(super) fn open_one(ring: &KeyRing, page: &mut Page) -> Result<Opened, SealedError> {
     let identity = Identity::parse(&page[..])?;
     let key = FileKey::unwrap_identity(identity, ring.kek(identity.key_id())?)?;
     let mut block0 = Box::new([0; HEAD_PLAIN_BYTES]);
@@ -313,6 +334,10 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
         .to_restore(&head.record, length::end_of(plain_length).tail_block)?
         .into();
     let mut content = from_head(head);
+    if holds(Rule::ForgetHash) {
+        // A sealed head below newer pages tells the hash of what was there before them.
+        content.carried.content_sha256 = [0; 32];
+    }
     content.plain_length = plain_length;
     let end = content.end();
     content.sealed_head_at_risk = was_sealed;

@@ -11,6 +11,8 @@
 
 mod again;
 mod commit;
+mod heads;
+mod inspect;
 mod load;
 mod pages;
 mod read;
@@ -34,6 +36,7 @@ use crate::store::error::StoreError;
 
 use again::{SinceSync, SyncFailure};
 pub use commit::{SealStep, SyncTicket};
+pub use inspect::{HeadFacts, Stretch, damaged_head_slots, looks_sealed};
 pub use read::ReadPlan;
 use slots::Slots;
 

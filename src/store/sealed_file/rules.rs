@@ -32,6 +32,8 @@ pub enum Rule {
     SyncBeforeSize,
     /// 5: a second copy of the sealed head.
     SecondHead,
+    /// 5: a head of changed content does not tell the hash of the old one.
+    ForgetHash,
     /// 6: marks of another process are synced first.
     SyncUnknownMarks,
     /// 7: a durable tail slot before the body page of the tail block is overwritten.

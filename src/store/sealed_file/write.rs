@@ -129,6 +129,10 @@ impl<B: Backing> SealedFile<B> {
         let backing = self.backing.clone();
         let content = self.content_mut()?;
         if content.head_on_disk == HeadOnDisk::Sealed && holds(Rule::OpenHead) {
+            // Of the content that is about to change.
+            if holds(Rule::ForgetHash) {
+                content.carried.content_sha256 = [0; 32];
+            }
             let open_count = content.generation.open_count() + 1;
             content.generation = crate::sealed::head::Generation::first_of(open_count);
             content.renew_epoch()?;

@@ -1,0 +1,3 @@
+//! What the first bytes of a recording say about the rest. Pure: bytes in, facts out.
+
+pub mod wav;

@@ -1,0 +1,168 @@
+//! Rows of sealed files: made from the file system's notes, with a code under the store's key, and read
+//! back when a file is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::db::{self, Batch, PlaceRow, Reader, SealedRow};
+use crate::fs::{ContentNote, FileSystem, KnownHeads, Waiting};
+use crate::id::Ino;
+use crate::sealed::SealedError;
+use crate::sealed::keyring::KeyRing;
+use crate::sealed::row_mac::{RowKey, SealedFields};
+
+/// Files without a hash that are taken up at once.
+const UNHASHED_FILES: u32 = 256;
+
+/// Puts notes into a batch.
+pub fn put_notes(waiting: &Waiting, key: &RowKey, batch: &mut Batch) {
+    batch.baseline_lost = waiting.overflowed;
+    for (&ino, note) in &waiting.notes {
+        match &note.content {
+            Some(ContentNote::Sealed(fields)) => batch.sealed.push(sealed_row(fields, key)),
+            Some(ContentNote::Unsealed) => batch.unsealed.push(ino),
+            Some(ContentNote::Gone) => batch.gone.push(ino),
+            None => {}
+        }
+        if let Some(place) = &note.place {
+            batch.places.push(place_row(ino, place.parent, &place.name, key));
+        }
+    }
+}
+
+/// A row with its code.
+pub fn sealed_row(fields: &SealedFields, key: &RowKey) -> SealedRow {
+    SealedRow {
+        ino: Ino(fields.ino),
+        file_id: fields.file_id,
+        generation: fields.generation,
+        content_sha256: fields.content_sha256,
+        sealed_size: fields.sealed_size,
+        sealed_at_s: fields.sealed_at_s,
+        key_id: key.key_id(),
+        mac: key.sealed(fields),
+    }
+}
+
+/// A row with its code.
+pub fn place_row(ino: Ino, parent: Ino, name: &[u8], key: &RowKey) -> PlaceRow {
+    PlaceRow {
+        ino,
+        parent,
+        name: name.to_vec(),
+        key_id: key.key_id(),
+        mac: key.place(ino.0, parent.0, name),
+    }
+}
+
+/// Reads rows beside the writer, waiting for nobody: a database that does not answer knows nothing.
+pub struct Known {
+    reader: Mutex<Option<Reader>>,
+    ring: Arc<KeyRing>,
+    failed: AtomicBool,
+}
+
+impl Known {
+    /// Over the database at `path`, which exists.
+    pub fn open(path: &Path, ring: Arc<KeyRing>) -> Self {
+        let opened = db::open_read_only(path).and_then(|reader| reader.never_wait().map(|()| reader));
+        let known = Self {
+            reader: Mutex::default(),
+            ring,
+            failed: AtomicBool::new(false),
+        };
+        match opened {
+            Ok(reader) => *known.reader.lock() = Some(reader),
+            Err(e) => known.complain(&e),
+        }
+        known
+    }
+
+    fn complain(&self, e: &db::Error) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            log::warn!("{e}; old copies of recordings go unnoticed until the database can be read again");
+        }
+    }
+}
+
+impl KnownHeads for Known {
+    fn known(&self, ino: Ino) -> Option<SealedFields> {
+        let row = match self.reader.lock().as_ref()?.sealed(ino) {
+            Ok(row) => row?,
+            Err(e) => {
+                self.complain(&e);
+                return None;
+            }
+        };
+        let fields = fields(&row);
+        match RowKey::of(&self.ring, row.key_id) {
+            Ok(key) if key.sealed(&fields) == row.mac => Some(fields),
+            Ok(_) | Err(SealedError::KeyMissing(_)) => {
+                log::error!("the database row of inode {ino} was not written by this program; it is not trusted");
+                None
+            }
+            Err(e) => {
+                log::error!("the database row of inode {ino} cannot be checked: {e}");
+                None
+            }
+        }
+    }
+}
+
+/// What a row says.
+pub fn fields(row: &SealedRow) -> SealedFields {
+    SealedFields {
+        ino: row.ino.0,
+        file_id: row.file_id,
+        generation: row.generation,
+        content_sha256: row.content_sha256,
+        sealed_size: row.sealed_size,
+        sealed_at_s: row.sealed_at_s,
+    }
+}
+
+/// Takes up again what was not hashed: after a stop, and when the queue was too short.
+pub struct Unhashed {
+    reader: Option<Reader>,
+    /// Inode number behind which to go on; [`DONE`] when there is nothing left.
+    after: AtomicU64,
+}
+
+const DONE: u64 = u64::MAX;
+
+impl Unhashed {
+    /// Begins at the first file.
+    pub fn new(path: &Path) -> Self {
+        let reader = db::open_read_only(path).inspect_err(|e| log::debug!("{e}")).ok();
+        Self {
+            reader,
+            after: AtomicU64::new(0),
+        }
+    }
+
+    /// Has some more files hashed when there is room in the queue.
+    pub fn feed(&self, fs: &FileSystem) {
+        if !fs.hashing().is_idle() {
+            return;
+        }
+        if fs.hashing().take_dropped() {
+            self.after.store(0, Ordering::Release);
+        }
+        let after = self.after.load(Ordering::Acquire);
+        let Some(reader) = self.reader.as_ref().filter(|_| after != DONE) else {
+            return;
+        };
+        let rows = match reader.unhashed(Ino(after), UNHASHED_FILES) {
+            Ok(rows) => rows,
+            Err(e) => return log::debug!("{e}"),
+        };
+        let last = rows.last().map_or(DONE, |row| row.ino.0);
+        for row in rows {
+            fs.take_up(row.parent, &row.name);
+        }
+        self.after.store(last, Ordering::Release);
+    }
+}

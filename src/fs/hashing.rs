@@ -1,0 +1,151 @@
+//! Hashes of contents, computed after the last close by a thread of its own, with a bounded queue, beside
+//! everything else: never in a request, never in the committer, and given up when a file is opened for
+//! writing again. The committer puts finished hashes into the heads, in its batches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::fs::FileSystem;
+use crate::fs::file::log_damage;
+use crate::fs::node::{FileState, Node, Pin};
+use crate::store::sealed_file::HeadFacts;
+
+/// Files that wait; what does not fit is found again by the rows that have no hash.
+const QUEUE_FILES: usize = 4096;
+/// Plaintext of one read.
+const READ_BYTES: usize = 1 << 20;
+/// At most so much is read in a second: four thousand recordings of 16 KiB/s.
+const READ_BYTES_PER_S: u64 = 64 << 20;
+
+/// A file whose content is known now.
+pub struct Hashed {
+    /// Keeps the node.
+    pub pin: Pin,
+    /// Head under which the content was read.
+    pub facts: HeadFacts,
+    /// SHA-256 of the plaintext.
+    pub content_sha256: [u8; 32],
+}
+
+/// The queue in front of the thread, and what it has done.
+pub struct Hashing {
+    wanted: Sender<Pin>,
+    queue: Receiver<Pin>,
+    dropped: AtomicBool,
+    done: Mutex<Vec<Hashed>>,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        let (wanted, queue) = bounded(QUEUE_FILES);
+        Self {
+            wanted,
+            queue,
+            dropped: AtomicBool::new(false),
+            done: Mutex::default(),
+        }
+    }
+}
+
+impl Hashing {
+    /// Has a file hashed some time. Never blocks.
+    pub fn want(&self, pin: Pin) {
+        if self.wanted.try_send(pin).is_err() {
+            self.dropped.store(true, Ordering::Release);
+        }
+    }
+
+    /// What was finished since the last call.
+    pub fn take_done(&self) -> Vec<Hashed> {
+        std::mem::take(&mut self.done.lock())
+    }
+
+    /// Nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether files did not fit since the last call.
+    pub fn take_dropped(&self) -> bool {
+        self.dropped.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl FileSystem {
+    /// The queue of files to be hashed.
+    pub fn hashing(&self) -> &Hashing {
+        &self.hashing
+    }
+
+    /// Hashes one file, or waits for one as long as `patience`.
+    pub fn hash_next(&self, patience: Duration) {
+        let Ok(pin) = self.hashing.queue.recv_timeout(patience) else {
+            return;
+        };
+        let hashed = self.hash(pin.node());
+        if let Some((facts, content_sha256)) = hashed {
+            self.hashing.done.lock().push(Hashed {
+                pin,
+                facts,
+                content_sha256,
+            });
+        } else {
+            let mut state = pin.node().file.state.lock();
+            if state.opens == 0 && !state.listed {
+                state.put_away();
+            }
+        }
+    }
+
+    /// `None`: damaged, or changed meanwhile.
+    fn hash(&self, node: &Arc<Node>) -> Option<(HeadFacts, [u8; 32])> {
+        let mut facts = None;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; READ_BYTES];
+        let mut plain_offset = 0;
+        let begun = self.clock.monotonic();
+        loop {
+            let plan = {
+                let mut state = node.file.state.lock();
+                let now = self.sealed_and_idle(node, &mut state)?;
+                if *facts.get_or_insert(now) != now || now.content_sha256 != [0; 32] || self.is_stopping() {
+                    return None;
+                }
+                state.sealed.as_ref()?.plan_read(plain_offset, &mut buffer)
+            };
+            let bytes = match plan.finish(&mut buffer) {
+                Ok(0) => return Some((facts?, hash.finalize().into())),
+                Ok(bytes) => bytes,
+                Err(e) => {
+                    let mut state = node.file.state.lock();
+                    // Or a writer was half-way, whose change has it hashed again.
+                    if self.sealed_and_idle(node, &mut state) == facts {
+                        log_damage(node, &mut state, &e.to_string());
+                    }
+                    return None;
+                }
+            };
+            hash.update(&buffer[..bytes]);
+            plain_offset += bytes as u64;
+            let due = Duration::from_millis(plain_offset * 1000 / READ_BYTES_PER_S);
+            std::thread::park_timeout((begun + due).saturating_sub(self.clock.monotonic()));
+        }
+    }
+
+    /// The head of a file that nobody writes and nothing waits for; brings it to memory.
+    pub(super) fn sealed_and_idle(&self, node: &Arc<Node>, state: &mut FileState) -> Option<HeadFacts> {
+        if node.is_unlinked() || state.writers > 0 || state.listed {
+            return None;
+        }
+        if state.sealed.is_none() {
+            self.load(node, state, false).ok()?;
+        }
+        let sealed = state.sealed.as_ref().filter(|sealed| sealed.is_clean())?;
+        sealed.head_facts().filter(|facts| facts.is_sealed)
+    }
+}

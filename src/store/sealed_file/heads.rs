@@ -1,0 +1,52 @@
+//! Writing the two heads of a sealed file anew: with the hash of its content once that is known, or
+//! because one of them was damaged. No page of the body and no length changes.
+
+use crate::store::backing::Backing;
+use crate::store::error::StoreError;
+use crate::store::sealed_file::{HeadOnDisk, SealStep, SealedFile, SyncTicket};
+
+impl<B: Backing> SealedFile<B> {
+    /// First step of new heads; [`SealedFile::seal_next`] takes the others, and the caller syncs between
+    /// them. `None`: the file is not sealed, and sealing writes its heads anyway.
+    ///
+    /// States a crash can leave, all under the right size: (a) the two old heads, and in the third slot
+    /// nothing, or a new one that is torn; (b) a new head, durable, beside the old ones; (c) one old head,
+    /// torn or whole, beside it; (d) two new heads. The newest that verifies counts, and old and new tell
+    /// the same content; so every state opens to it. Only after a sync of its own does the second copy go
+    /// over an old head, and marks of another process are synced before the first slot is written.
+    ///
+    /// # Errors
+    /// [`StoreError::SyncFailed`] after an earlier failure.
+    pub fn begin_heads(
+        &mut self,
+        content_sha256: Option<[u8; 32]>,
+    ) -> Result<Option<(SealStep, SyncTicket)>, StoreError> {
+        if !self.is_clean() {
+            return Ok(None);
+        }
+        let Some(content) = self.content.as_mut().filter(|c| c.head_on_disk == HeadOnDisk::Sealed) else {
+            return Ok(None);
+        };
+        if let Some(hash) = content_sha256 {
+            content.carried.content_sha256 = hash;
+        }
+        Ok(Some((SealStep::Settled, self.begin_sync()?)))
+    }
+
+    /// All of it while the caller keeps the lock.
+    ///
+    /// # Errors
+    /// Errors of the disk; the file opens as before.
+    pub fn renew_heads(&mut self) -> Result<(), StoreError> {
+        let Some((mut step, ticket)) = self.begin_heads(None)? else {
+            return Ok(());
+        };
+        let mut ticket = Some(ticket);
+        while let Some(now) = ticket {
+            let synced = self.backing.sync_data();
+            // Not sealed now: the time of sealing stays.
+            (step, ticket) = self.seal_next(step, now, synced, 0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! `tallyfs scrub`: stopped and gone on with, beside a mount, and over a database that is a new one.
+
+mod common;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use common::command::text;
+use common::damage::{backing, body, flip, record, tally};
+use common::mount::tallyfs;
+use common::{Mount, wait};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn a_scrub_that_was_stopped_goes_on_where_it_was() {
+    let mut mount = Mount::new();
+    for name in ["a.wav", "b.wav", "c.wav", "d.wav"] {
+        record(&mount, name, 1, 400_000);
+    }
+    mount.stop();
+    let state = mount.store().join("scrub.state");
+    let mut slow = Command::new(tallyfs())
+        .args(["scrub", text(&mount.store()), "--rate", "400KiB", "--json"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait::until("it says how far it has come", || state.exists().then_some(()));
+    kill_process(Pid::from_child(&slow), Signal::INT).unwrap();
+    assert_eq!(slow.wait().unwrap().code(), Some(1), "stopped is not done");
+    flip(&backing(&mount, "a.wav"), body(9));
+    flip(&backing(&mount, "d.wav"), body(9));
+    let rest = tally(&["scrub", text(&mount.store()), "--json"]).ends(8).json();
+    assert_eq!(
+        (&rest["recordings"], &rest["finding_count"]),
+        (&4.into(), &1.into()),
+        "{rest}"
+    );
+    assert_eq!(rest["findings"][0]["path"], "d.wav");
+    assert!(!state.exists(), "a scrub that is done begins anew");
+    let anew = tally(&["scrub", text(&mount.store()), "--json"]).ends(8).json();
+    assert_eq!(
+        (&anew["recordings"], &anew["finding_count"]),
+        (&4.into(), &2.into()),
+        "{anew}"
+    );
+}
+
+#[test]
+fn a_file_that_is_being_written_is_passed_over() {
+    let mount = Mount::new();
+    record(&mount, "acme/done.wav", 1, 50_000);
+    let open = fs::File::create(mount.path("acme/open.wav")).unwrap();
+    std::io::Write::write_all(&mut &open, &[1; 9000]).unwrap();
+    let answer = tally(&["scrub", text(&mount.path("acme")), "--json"]).ends(0).json();
+    assert!(answer["passed_over"].as_u64() >= Some(1), "{answer}");
+    drop(open);
+    mount.finish();
+}
+
+#[test]
+fn a_new_database_says_that_the_baseline_is_lost_until_the_store_is_accepted() {
+    let mut mount = Mount::new();
+    record(&mount, "call.wav", 1, 50_000);
+    mount.stop();
+    let scrub = |mount: &Mount| tally(&["scrub", text(&mount.store()), "--json"]).ends(0).json();
+    assert!(scrub(&mount)["baseline_lost_at"].is_null());
+    for name in ["tallyfs.db", "tallyfs.db-wal", "tallyfs.db-shm"] {
+        let _ = fs::remove_file(mount.store().join(name));
+    }
+    mount.start();
+    mount.stop();
+    assert!(scrub(&mount)["baseline_lost_at"].is_u64());
+    tally(&["fsck", text(&mount.store()), "--accept", "/"]).ends(0);
+    let after = scrub(&mount);
+    assert!(
+        after["baseline_lost_at"].is_null() && after["without_row"] == 0,
+        "{after}"
+    );
+}
