@@ -11,6 +11,7 @@ mod ledger_load;
 pub mod mount;
 pub mod mount_point;
 pub mod mount_table;
+pub mod open_store;
 pub mod options;
 mod serve;
 pub mod signals;

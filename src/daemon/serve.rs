@@ -1,31 +1,26 @@
 //! Serving a store: what was there is counted, then mounted, served, sealed and saved.
 //!
-//! Order of stopping: no more requests (unmounted), the committer seals, the data is synced, the
-//! database gets its last rows and the mark that the store is clean, the dirty log goes. A kill
-//! anywhere in between leaves a store that the next start recovers.
+//! A stop lets no more requests in (unmounted) before the store is put away: `open_store` has that
+//! order, and what a kill in between leaves.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::mount::{MountGuard, Unmounted};
+use crate::daemon::open_store::{OpenStore, Opening, Quiet, put_away};
 use crate::daemon::signals::{SignalThread, Stop};
-use crate::daemon::start_up::{self, Started};
-use crate::daemon::write_back::WriteBack;
+use crate::daemon::start_up::boot_id;
 use crate::daemon::{DaemonError, Parts};
-use crate::db::{Ask, Database, Writer};
-use crate::fs::{Caller, FileSystem};
+use crate::db::Writer;
+use crate::fs::FileSystem;
 use crate::fuse::{Invalidator, Session};
-use crate::recovery::Unclean;
 use crate::store::dirty_log::DirtyLog;
-use crate::store::tree::Tree;
 use crate::sys;
 
 /// Threads that serve requests, at least.
@@ -38,8 +33,6 @@ const WRITE_BACK_PACE: Duration = Duration::from_millis(500);
 const DATE_DIRECTORIES_EVERY: u64 = 120;
 /// Between two looks whether memory can be given back, in paces of the write-back.
 const GIVE_BACK_EVERY: u64 = 20;
-/// Descriptors left for recordings and connections when directories are kept open.
-const DESCRIPTORS_FOR_FILES: u64 = 4096;
 
 /// Recovers, mounts, serves, seals.
 ///
@@ -53,43 +46,15 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
-    let tree = Arc::new(open_tree(&parts.store.paths().data()).map_err(DaemonError::Data)?);
-    let started = start_up::start(parts.store.paths(), &tree, &config, &*clock)?;
-    let Started {
-        mut database,
-        ledger,
-        links,
-        dirty,
-        unclean,
-        first_ask,
-    } = started;
-    let fs = FileSystem::new(crate::fs::Parts {
-        tree,
-        ledger,
-        links,
-        dirty: dirty.clone(),
-        ring: Arc::new(parts.ring),
+    let opened = OpenStore::open(Opening {
+        paths: parts.store.paths(),
+        ring: parts.ring,
         config: config.clone(),
-        clock: clock.clone(),
-        daemon: Caller {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            thread: 0,
-        },
-    });
-    let fs = Arc::new(fs.map_err(DaemonError::Data)?);
-    fs.place_all();
-    adopt(&fs, &unclean);
-    let mut source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone());
-    let first_ask = save_first(&mut database, &mut source, first_ask);
-    let writer_clock = clock.clone();
-    let writer = Writer::spawn(
-        database,
-        first_ask,
-        move |ask| source.collect(ask),
-        move || writer_clock.now(),
-    );
-    let writer = writer.map_err(DaemonError::Thread)?;
+        clock,
+        boot_id: boot_id().map_err(DaemonError::Data)?,
+    })?;
+    let (fs, dirty) = (opened.fs().clone(), opened.dirty().clone());
+    let writer = opened.into_writer().map_err(DaemonError::Thread)?;
     let mounted = parts.mount_plan.mount()?;
     let threads = match config.service.threads {
         0 => thread::available_parallelism()
@@ -102,69 +67,12 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let guard = Arc::new(mounted.guard);
     let served = run(session, &fs, &dirty, &writer, &guard, &config, &stop);
     let quiet = *served.as_ref().unwrap_or(&Quiet::No);
-    finish(&fs, &dirty, writer, quiet)?;
+    put_away(&fs, &dirty, quiet, || {
+        writer
+            .stop()
+            .ok_or_else(|| DaemonError::Writer("its thread panicked".to_owned()))
+    })?;
     served.map(|_| ())
-}
-
-/// What was counted is in the database before the first request; if that fails the writer goes on
-/// trying.
-fn save_first(database: &mut Database, source: &mut WriteBack, first_ask: Ask) -> Ask {
-    if first_ask == Ask::Dirty {
-        return first_ask;
-    }
-    let collected = source.collect(first_ask);
-    match database.replace(&collected.batch) {
-        Ok(()) => {
-            (collected.on_committed)();
-            Ask::Dirty
-        }
-        Err(e) => {
-            log::error!("{e}; recordings go on, and it is tried again");
-            (collected.on_failed)(collected.batch);
-            first_ask
-        }
-    }
-}
-
-fn open_tree(data: &Path) -> io::Result<Tree> {
-    let root: OwnedFd = rustix::fs::open(
-        data,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
-        .current
-        .unwrap_or(u64::MAX);
-    Tree::new(root, limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2)
-}
-
-/// Files that a crash left unclean: their lengths count before the first request.
-fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
-    let (mut bytes, mut failed_count) = (0, 0);
-    for file in unclean {
-        match fs.adopt_unclean(file.parent, &file.name) {
-            Ok(Some(length)) => bytes += length,
-            Ok(None) => failed_count += 1,
-            Err(e) => log::warn!(
-                "{:?}: cannot be recovered: errno {}",
-                String::from_utf8_lossy(&file.name),
-                e.0
-            ),
-        }
-    }
-    if !unclean.is_empty() {
-        log::info!(
-            "recovered {} recordings that were being written ({bytes} bytes, {failed_count} damaged)",
-            unclean.len()
-        );
-    }
-}
-
-/// Whether requests can still come while the store is put away.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Quiet {
-    Yes,
-    No,
 }
 
 /// Why serving ended.
@@ -254,31 +162,4 @@ fn keep_house(fs: &FileSystem, dirty: &DirtyLog, writer: &Writer, invalidator: &
             }
         }
     }
-}
-
-/// Seals and saves everything; the store is clean only when both went well.
-fn finish(fs: &Arc<FileSystem>, dirty: &Arc<DirtyLog>, writer: Writer, quiet: Quiet) -> Result<(), DaemonError> {
-    if quiet == Quiet::Yes {
-        fs.release_all();
-    }
-    let unsealed_count = fs.seal_all();
-    let synced = fs.sync_store();
-    let saved = writer.stop();
-    let Some((mut database, last_write)) = saved else {
-        return Err(DaemonError::Writer("its thread panicked".to_owned()));
-    };
-    last_write.map_err(DaemonError::Database)?;
-    synced.map_err(DaemonError::Data)?;
-    if quiet == Quiet::No {
-        log::warn!("sealed and saved what was closed; the next start recovers the rest");
-        return Ok(());
-    }
-    if unsealed_count > 0 {
-        log::error!("{unsealed_count} recordings could not be sealed; they are recovered at the next start");
-        return Ok(());
-    }
-    database.mark_clean().map_err(DaemonError::Database)?;
-    dirty.finish();
-    log::info!("unmounted; everything is sealed and saved");
-    Ok(())
 }

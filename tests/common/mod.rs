@@ -23,6 +23,7 @@ macro_rules! cases {
     };
 }
 
+pub mod bare;
 pub mod command;
 pub mod load;
 pub mod mount;
@@ -35,6 +36,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+pub use bare::Bare;
 pub use command::{run, run_in, succeeds};
 pub use mount::{Mount, Setup};
 pub use rustix::io::Errno;
