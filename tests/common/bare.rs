@@ -3,7 +3,7 @@
 //!
 //! Nothing runs by itself: commits and write-backs happen when the test asks for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub const ROOT: Caller = Caller {
 };
 
 /// When the clock starts: 2026-11-21 12:00 UTC.
-const STARTS_AT: Duration = Duration::from_secs(1_795_262_400);
+const STARTS_AT: Duration = Duration::from_hours(498_684);
 
 const KEY: [u8; 32] = [0x42; 32];
 
@@ -49,10 +49,26 @@ impl Bare {
     /// A new store under this configuration (TOML).
     #[track_caller]
     pub fn with_config(text: &str) -> Self {
+        Self::below(&std::env::temp_dir(), text)
+    }
+
+    /// The same in memory, where syncs cost nothing; on disk where there is no such place.
+    #[track_caller]
+    pub fn in_memory(text: &str) -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() {
+            Self::below(memory, text)
+        } else {
+            Self::with_config(text)
+        }
+    }
+
+    #[track_caller]
+    fn below(parent: &Path, text: &str) -> Self {
         rustix::process::umask(rustix::fs::Mode::empty());
         let dir = tempfile::Builder::new()
             .prefix("tallyfs-bare-")
-            .tempdir()
+            .tempdir_in(parent)
             .expect("a temporary directory");
         let mut store = Store::open(&dir.path().join("store")).expect("a new store");
         key_ring::begin(&store.paths().keyring(), Kek::take(&mut { KEY }), STARTS_AT.as_secs()).expect("a key ring");
@@ -134,8 +150,14 @@ impl Bare {
     #[track_caller]
     pub fn remount_with(&mut self, text: &str) {
         self.stop();
-        self.config = Arc::new(parse(text));
+        self.set_config(text);
         self.start();
+    }
+
+    /// The configuration of the next start.
+    #[track_caller]
+    pub fn set_config(&mut self, text: &str) {
+        self.config = Arc::new(parse(text));
     }
 
     /// As after `kill -9`: nothing is put away, and every handle is gone.

@@ -25,8 +25,10 @@ macro_rules! cases {
 
 pub mod bare;
 pub mod command;
+pub mod env;
 pub mod load;
 pub mod mount;
+pub mod rng;
 pub mod scan;
 pub mod tree;
 pub mod wait;
