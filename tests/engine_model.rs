@@ -7,7 +7,8 @@ mod disk;
 #[path = "common/rng.rs"]
 mod rng;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -39,6 +40,7 @@ enum Op {
     FailSync,
 }
 
+#[allow(clippy::struct_excessive_bools)] // Facts that hold independently of each other.
 struct Model {
     ring: Arc<KeyRing>,
     options: WriteOptions,
@@ -46,11 +48,14 @@ struct Model {
     file: SealedFile<Disk>,
     plain: Vec<u8>,
     writes: u64,
-    nonces: HashSet<Vec<u8>>,
+    /// Every nonce, with a hash of the page that it sealed and of its place.
+    nonces: HashMap<Vec<u8>, u64>,
     faulty: bool,
     persistent: bool,
     /// A sync failed and was not made up for.
     sync_failed: bool,
+    /// The daemon died with that, and the next one cannot know.
+    failure_forgotten: bool,
 }
 
 impl Model {
@@ -66,10 +71,11 @@ impl Model {
             disk,
             plain: Vec::new(),
             writes: seed << 24,
-            nonces: HashSet::new(),
+            nonces: HashMap::new(),
             faulty: false,
             persistent: false,
             sync_failed: false,
+            failure_forgotten: false,
         }
     }
 
@@ -113,7 +119,7 @@ impl Model {
                 });
                 if self.file.sync_now().is_err() {
                     self.sync_failed = true;
-                    assert!(self.file.sync_now().is_err(), "a failed sync is remembered");
+                    self.sync();
                 }
             }
         }
@@ -173,6 +179,7 @@ impl Model {
             Ok(()) => {
                 assert!(to == 0 || to == self.plain.len() as u64 || self.file.is_unsynced());
                 self.plain.resize(to as usize, 0);
+                self.failure_forgotten &= to > 0;
                 self.sync_failed &= to > 0;
             }
             Err(e) => {
@@ -216,9 +223,27 @@ impl Model {
 
     fn sync(&mut self) {
         match self.file.sync_now() {
-            Ok(()) => assert!(!self.sync_failed, "a sync after a failed one must fail"),
+            Ok(()) if self.sync_failed => self.made_up(),
+            Ok(()) => {}
             Err(e) => assert!(self.may_fail(), "sync: {e}"),
         }
+    }
+
+    /// A good sync after a failed one: what was clean in the cache and not on the disk is there now.
+    fn made_up(&mut self) {
+        if self.failure_forgotten {
+            self.sync_failed = false;
+            return;
+        }
+        let disk = Disk::new(self.disk.state().durable_alone(), 1);
+        let file = SealedFile::load(disk, self.ring.clone(), self.options).expect("what was synced loads");
+        let mut bytes = vec![0; self.plain.len() + 1];
+        let read = file.read(0, &mut bytes).expect("what was synced can be read");
+        self.sync_failed = false;
+        assert!(
+            bytes[..read] == self.plain[..],
+            "a good sync after a failed one lost something"
+        );
     }
 
     fn seal(&mut self, steps: u8) {
@@ -227,6 +252,9 @@ impl Model {
             let ticket = match next {
                 Ok((SealStep::Sealed, _)) => {
                     assert!(self.file.is_clean());
+                    if self.sync_failed {
+                        self.sync();
+                    }
                     return;
                 }
                 Ok((at, Some(ticket))) => (at, ticket),
@@ -254,7 +282,7 @@ impl Model {
         self.disk.set_faults(Faults::default());
         let loaded = SealedFile::load(self.disk.clone(), self.ring.clone(), self.options);
         self.file = loaded.expect("what was written loads");
-        self.sync_failed = false;
+        self.failure_forgotten |= std::mem::take(&mut self.sync_failed);
     }
 
     fn read_all(&self) -> Vec<u8> {
@@ -285,9 +313,14 @@ impl Model {
                 &page[..12]
             };
             if page.len() as u64 == PAGE && page.iter().any(|&byte| byte != 0) {
+                // After a failed sync the same page may be written again to the same place.
+                let mut hasher = DefaultHasher::new();
+                (offset, &page).hash(&mut hasher);
+                let sealed = hasher.finish();
+                let known = self.nonces.insert(nonce.to_vec(), sealed);
                 assert!(
-                    self.nonces.insert(nonce.to_vec()),
-                    "a nonce was used twice, at {offset}"
+                    known.is_none_or(|known| known == sealed),
+                    "a nonce was used for two pages, at {offset}"
                 );
             }
         }

@@ -328,7 +328,7 @@ fn open_file(mount: &Mount) -> fs::File {
 fn an_interrupt_waits_for_a_recording_that_is_about_to_end() {
     let mut mount = Mount::new();
     let file = open_file(&mount);
-    run("kill", &["-INT", &mount.pid().to_string()]);
+    mount.interrupt();
     wait::until("the daemon has heard", || {
         mount.log().contains("stopping").then_some(())
     });
@@ -347,7 +347,7 @@ fn an_interrupt_waits_for_a_recording_that_is_about_to_end() {
 fn an_interrupt_cuts_off_what_stays_open_and_the_next_start_has_it_all() {
     let mut mount = Mount::new();
     let file = open_file(&mount);
-    run("kill", &["-INT", &mount.pid().to_string()]);
+    mount.interrupt();
     let status = mount.wait_for_end();
     assert!(status.success(), "{status}\n{}", mount.log());
     assert!(!is_mounted(&mount.point()));

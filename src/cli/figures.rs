@@ -11,11 +11,14 @@ use crate::clock::{Clock, SystemClock};
 use crate::daemon::layout::StorePaths;
 use crate::db::{self, Reader, Totals};
 use crate::id::Ino;
-use crate::store::dirty_log::newest_marked_epoch;
+use crate::store::dirty_log::{is_kept, newest_marked_epoch};
 use crate::units::Meters;
 
 /// How long a daemon may take to save, before its figures count as not exact.
 const SAVING_MAX: Duration = Duration::from_secs(5);
+
+/// Room that a write of the database needs, roughly.
+const ROOM_MIN: u64 = 1 << 20;
 
 /// Between two looks at the database.
 const LOOK_PACE: Duration = Duration::from_millis(20);
@@ -56,12 +59,62 @@ impl Stored {
     }
 }
 
+/// What is wrong with the database of a store, and what to do; `None` while all is well.
+///
+/// # Errors
+/// When it cannot be found out whether a daemon runs.
+pub fn database_trouble(paths: &StorePaths) -> Result<Option<String>, Failure> {
+    let path = paths.database();
+    let is_held = paths.holder()?.is_some();
+    if !path.exists() {
+        let who = if is_held { "the daemon" } else { "the next mount" };
+        return Ok(Some(format!(
+            "{}: the database is missing; {who} makes it anew, with all figures",
+            path.display()
+        )));
+    }
+    let reader = match db::open_read_only(&path) {
+        Ok(reader) => reader,
+        Err(e) if e.is_damage() => {
+            let who = if is_held { "the daemon" } else { "the next mount" };
+            return Ok(Some(format!(
+                "{e}; {who} sets it aside and makes a new one with all figures"
+            )));
+        }
+        Err(e) => return Ok(Some(e.to_string())),
+    };
+    if !is_held || wait_until_saved(paths, &reader).unwrap_or(false) {
+        return Ok(None);
+    }
+    let why = match db::check_writable(&path) {
+        Err(e) => e.to_string(),
+        Ok(()) if is_full(paths) => db::Error::DiskFull { path }.to_string(),
+        Ok(()) if is_kept(&paths.root).is_ok_and(|kept| !kept) => {
+            return Ok(Some(format!(
+                "{}: the disk was full for a while, so nobody outside can tell how fresh the figures are; mount again to end this",
+                paths.root.display()
+            )));
+        }
+        Ok(()) => format!("{}: the log of the daemon says why", path.display()),
+    };
+    let behind = "figures have not been saved for some seconds; recordings go on, and all is saved when it is over";
+    Ok(Some(format!("{why} ({behind})")))
+}
+
+/// So little room that the database cannot grow by its next write.
+fn is_full(paths: &StorePaths) -> bool {
+    rustix::fs::statvfs(&paths.root).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_MIN)
+}
+
 /// Waits for what is dirty now; what becomes dirty meanwhile does not matter. False when the daemon
 /// does not get it saved.
 fn wait_until_saved(paths: &StorePaths, reader: &Reader) -> Result<bool, Failure> {
     let clock = SystemClock::new();
-    let marked = newest_marked_epoch(&paths.root)
-        .map_err(|e| Failure::new(Code::Store, format!("{}: {e}", paths.root.display())))?;
+    let unreadable = |e| Failure::new(Code::Store, format!("{}: {e}", paths.root.display()));
+    if !is_kept(&paths.root).map_err(unreadable)? {
+        return Ok(false);
+    }
+    let marked = newest_marked_epoch(&paths.root).map_err(unreadable)?;
     let Some(epoch) = marked else { return Ok(true) };
     loop {
         if reader.last_run().map_err(failed)?.log_epoch >= epoch {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::exit::{Code, Failure};
+use super::figures::database_trouble;
 use crate::daemon::key_ring;
 use crate::daemon::layout::StorePaths;
 use crate::daemon::mount_table::MountTable;
@@ -21,6 +22,8 @@ pub struct Status {
     mount_points: Vec<PathBuf>,
     /// The key that the store needs.
     key_id: Option<u32>,
+    /// What is wrong with the database, and what to do.
+    database: Option<String>,
 }
 
 /// How a store is used.
@@ -66,12 +69,19 @@ impl Status {
             .then(|| key_ring::load(&paths.keyring()).ok())
             .flatten()
             .map(|ring| ring.current_id());
+        // A store that was never mounted has no database yet.
+        let database = if key_id.is_some() {
+            database_trouble(&paths)?
+        } else {
+            None
+        };
         Ok(Self {
             store: paths.root,
             state,
             pid,
             mount_points,
             key_id,
+            database,
         })
     }
 
@@ -88,7 +98,7 @@ impl Status {
             .collect();
         let points = points.join(", ");
         let store = self.store.display();
-        match self.state {
+        let state = match self.state {
             State::Mounted => format!("{store}: mounted at {points}{pid}"),
             State::Busy => format!("{store}: starting or stopping{pid}, mount point {points}"),
             State::Stopped => format!("{store}: not mounted"),
@@ -96,6 +106,10 @@ impl Status {
                 "{store}: the daemon died; {points} answers with errors until \
                  `tallyfs mount` runs again"
             ),
+        };
+        match &self.database {
+            Some(trouble) => format!("{state}\ndatabase: {trouble}"),
+            None => state,
         }
     }
 

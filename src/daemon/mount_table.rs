@@ -143,8 +143,8 @@ nonsense
     }
 
     #[test]
-    fn the_real_table_has_a_root() {
+    fn the_real_table_has_proc() {
         let table = MountTable::read().unwrap();
-        assert!(table.topmost(Path::new("/")).is_some());
+        assert!(table.topmost(Path::new("/proc")).is_some());
     }
 }

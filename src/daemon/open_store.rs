@@ -23,10 +23,12 @@ use crate::fs::{Caller, FileSystem};
 use crate::recovery::Unclean;
 use crate::sealed::keyring::KeyRing;
 use crate::store::dirty_log::DirtyLog;
-use crate::store::tree::Tree;
+use crate::store::tree::{AccessTimes, Tree};
 
 /// Descriptors left for recordings and connections when directories are kept open.
 const DESCRIPTORS_FOR_FILES: u64 = 4096;
+/// Directories that are kept open for speed; the others are opened for each request.
+const DIRECTORIES_KEPT_OPEN_MAX: u64 = 65_536;
 
 /// What a store is opened with.
 pub struct Opening<'a> {
@@ -38,6 +40,8 @@ pub struct Opening<'a> {
     pub config: Arc<Config>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Whether reading moves access times.
+    pub access_times: AccessTimes,
     /// Which boot of the machine this is: after another one everything is counted.
     pub boot_id: [u8; 16],
 }
@@ -73,9 +77,10 @@ impl OpenStore {
             ring,
             config,
             clock,
+            access_times,
             boot_id,
         } = opening;
-        let tree = Arc::new(open_tree(&paths.data()).map_err(DaemonError::Data)?);
+        let tree = Arc::new(open_tree(&paths.data(), access_times).map_err(DaemonError::Data)?);
         let Started {
             database,
             ledger,
@@ -210,7 +215,7 @@ pub fn put_away(
     Ok(())
 }
 
-fn open_tree(data: &Path) -> io::Result<Tree> {
+fn open_tree(data: &Path, access_times: AccessTimes) -> io::Result<Tree> {
     let root: OwnedFd = rustix::fs::open(
         data,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -219,7 +224,8 @@ fn open_tree(data: &Path) -> io::Result<Tree> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(u64::MAX);
-    Tree::new(root, limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2)
+    let for_directories = limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2;
+    Tree::new(root, for_directories.min(DIRECTORIES_KEPT_OPEN_MAX), access_times)
 }
 
 /// Files that a crash left unclean: their lengths count before the first request.

@@ -43,9 +43,14 @@ pub const KNOWN: &[&str] = &[
     "key_file=FILE",
     "atime",
     "noatime",
+    "diratime",
     "nodiratime",
     "relatime",
+    "norelatime",
     "strictatime",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
     "nodev",
     "dev",
     "nosuid",
@@ -55,6 +60,10 @@ pub const KNOWN: &[&str] = &[
     "sync",
     "async",
     "dirsync",
+    "nosymfollow",
+    "symfollow",
+    "silent",
+    "loud",
     "nofail",
     "_netdev",
     "auto",
@@ -62,9 +71,12 @@ pub const KNOWN: &[&str] = &[
     "user",
     "nouser",
     "users",
+    "owner",
+    "group",
     "defaults",
     "comment=...",
     "x-...",
+    "X-...",
 ];
 
 /// What the `-o` strings of one mount say together; a later option wins over an earlier one.
@@ -170,9 +182,18 @@ fn switch(name: &str) -> Option<Result<Switch, OptionError>> {
         "rw" => Clear(MountFlags::RDONLY),
         "noatime" => Set(MountFlags::NOATIME),
         "atime" => Clear(MountFlags::NOATIME),
+        "diratime" => Clear(MountFlags::NODIRATIME),
         "nodiratime" => Set(MountFlags::NODIRATIME),
         "relatime" => Set(MountFlags::RELATIME),
+        "norelatime" => Clear(MountFlags::RELATIME),
         "strictatime" => Set(MountFlags::STRICTATIME),
+        "nostrictatime" => Clear(MountFlags::STRICTATIME),
+        "lazytime" => Set(MountFlags::LAZYTIME),
+        "nolazytime" => Clear(MountFlags::LAZYTIME),
+        "nosymfollow" => Set(MountFlags::NOSYMFOLLOW),
+        "symfollow" => Clear(MountFlags::NOSYMFOLLOW),
+        "silent" => Set(MountFlags::SILENT),
+        "loud" => Clear(MountFlags::SILENT),
         "nodev" => Set(MountFlags::NODEV),
         "dev" => Clear(MountFlags::NODEV),
         "nosuid" => Set(MountFlags::NOSUID),
@@ -183,29 +204,42 @@ fn switch(name: &str) -> Option<Result<Switch, OptionError>> {
         "async" => Clear(MountFlags::SYNCHRONOUS),
         "dirsync" => Set(MountFlags::DIRSYNC),
         "default_permissions" => Nothing,
-        "allow_root" => {
-            return Some(Err(OptionError::NotOffered {
-                name: "allow_root",
-                instead: "use `allow_other`: file modes decide who may do what",
-            }));
-        }
-        "auto_unmount" => {
-            return Some(Err(OptionError::NotOffered {
-                name: "auto_unmount",
-                instead: "leave it out: the daemon unmounts when it ends, and the next start \
-                          clears a mount whose daemon was killed",
-            }));
+        _ => return not_offered(name).map(Err),
+    }))
+}
+
+/// Options of FUSE and mount(8) that are known and have no place here.
+fn not_offered(name: &str) -> Option<OptionError> {
+    let (name, instead) = match name {
+        "allow_root" => ("allow_root", "use `allow_other`: file modes decide who may do what"),
+        "auto_unmount" => (
+            "auto_unmount",
+            "leave it out: the daemon unmounts when it ends, and the next start clears a mount whose daemon was killed",
+        ),
+        "remount" => (
+            "remount",
+            "run `mount -i -o remount,... MOUNTPOINT`, which changes what is mounted",
+        ),
+        "fsname" => ("fsname", "leave it out: the mount table shows the store"),
+        "subtype" => ("subtype", "leave it out: the type is always fuse.tallyfs"),
+        "max_read" => (
+            "max_read",
+            "leave it out: requests are as large as the kernel makes them",
+        ),
+        "context" | "fscontext" | "defcontext" | "rootcontext" => {
+            ("context", "leave it out: SELinux labels are not kept")
         }
         _ => return None,
-    }))
+    };
+    Some(OptionError::NotOffered { name, instead })
 }
 
 /// Options for mount(8), systemd and people.
 fn is_for_others(name: &str) -> bool {
-    const WORDS: [&str; 9] = [
-        "nofail", "_netdev", "auto", "noauto", "user", "nouser", "users", "defaults", "comment",
+    const WORDS: [&str; 11] = [
+        "nofail", "_netdev", "auto", "noauto", "user", "nouser", "users", "owner", "group", "defaults", "comment",
     ];
-    WORDS.contains(&name) || name.starts_with("x-")
+    WORDS.contains(&name) || name.starts_with("x-") || name.starts_with("X-")
 }
 
 /// Splits at commas that no backslash precedes; empty parts are left out.
@@ -289,9 +323,19 @@ mod tests {
     }
 
     #[test]
-    fn allow_root_is_refused_with_what_to_use() {
-        let message = parse("allow_root").unwrap_err().to_string();
-        assert!(message.contains("use `allow_other`"), "{message}");
+    fn what_is_not_offered_is_refused_with_what_to_do() {
+        for (option, advice) in [
+            ("allow_root", "use `allow_other`"),
+            ("auto_unmount", "leave it out"),
+            ("remount", "mount -i -o remount"),
+            ("fsname=calls", "leave it out"),
+            ("context=system_u:object_r:tmp_t:s0", "SELinux"),
+        ] {
+            let message = parse(option).unwrap_err().to_string();
+            let name = option.split('=').next().unwrap();
+            assert!(message.contains(&format!("`{name}`")), "{message}");
+            assert!(message.contains(advice), "{message}");
+        }
     }
 
     #[test]

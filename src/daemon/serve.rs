@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::Mode;
+use rustix::mount::MountFlags;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -21,6 +22,7 @@ use crate::db::Writer;
 use crate::fs::FileSystem;
 use crate::fuse::{Invalidator, Session};
 use crate::store::dirty_log::DirtyLog;
+use crate::store::tree::AccessTimes;
 use crate::sys;
 
 /// Threads that serve requests, at least.
@@ -51,6 +53,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         ring: parts.ring,
         config: config.clone(),
         clock,
+        access_times: access_times(parts.mount_plan.flags),
         boot_id: boot_id().map_err(DaemonError::Data)?,
     })?;
     let (fs, dirty) = (opened.fs().clone(), opened.dirty().clone());
@@ -73,6 +76,15 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
             .ok_or_else(|| DaemonError::Writer("its thread panicked".to_owned()))
     })?;
     served.map(|_| ())
+}
+
+/// Reading moves access times, unless the mount says otherwise.
+fn access_times(flags: MountFlags) -> AccessTimes {
+    if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
+        AccessTimes::Stay
+    } else {
+        AccessTimes::Move
+    }
 }
 
 /// Why serving ended.

@@ -18,7 +18,7 @@ mod tests;
 pub use database::Database;
 pub use error::Error;
 pub use open::Found;
-pub use reader::{Reader, open_read_only};
+pub use reader::{Reader, check_writable, open_read_only};
 pub use rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, Snapshot};
 pub use totals::Totals;
 pub use writer::{Ask, Collected, Writer, WriterStatus};

@@ -37,6 +37,23 @@ pub fn open_read_only(path: &Path) -> Result<Reader, Error> {
     })
 }
 
+/// Whether the database at `path` could be written now, without writing to it.
+///
+/// # Errors
+/// What stands against it: a lock, a mode, damage.
+pub fn check_writable(path: &Path) -> Result<(), Error> {
+    // SQLite falls back to reading where the file does not let it write.
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(|e| Error::io(path, "open", e))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let failed = |e| Error::sqlite(path, "open", e);
+    let db = Connection::open_with_flags(path, flags).map_err(failed)?;
+    db.busy_timeout(std::time::Duration::ZERO).map_err(failed)?;
+    db.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(failed)
+}
+
 impl Reader {
     pub fn last_run(&self) -> Result<LastRun, Error> {
         self.read(load::last_run)

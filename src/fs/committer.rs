@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::lock_api::ArcMutexGuard;
 use parking_lot::{Condvar, Mutex, RawMutex};
@@ -16,14 +17,17 @@ use parking_lot::{Condvar, Mutex, RawMutex};
 use crate::fs::FileSystem;
 use crate::fs::node::{FileState, Node, Pin};
 use crate::fs::setattr::times_of;
+use crate::store::backing::Backing;
 use crate::store::error::StoreError;
 use crate::store::sealed_file::{SealStep, SyncTicket};
-use crate::store::tree::set_times;
+use crate::store::tree::{set_times, sync_all};
 
 /// Files in one batch; the rest comes in the next.
 const BATCH_FILES: usize = 4096;
 /// From this many files on, one syncfs is cheaper than a sync of each.
 const SYNCFS_FILES: usize = 8;
+/// How long a file may be busy with one request before it has to wait for the next tick.
+const BUSY_PATIENCE: Duration = Duration::from_millis(100);
 /// So many files waiting start the next tick early.
 const EARLY_TICK_FILES: usize = 2048;
 
@@ -101,7 +105,7 @@ impl FileSystem {
     }
 
     /// Waits for the next tick: the interval, or a full list, or [`FileSystem::wake_committer`].
-    pub fn wait_for_tick(&self, interval: std::time::Duration) {
+    pub fn wait_for_tick(&self, interval: Duration) {
         let mut poked = self.committer.poked.lock();
         if !*poked {
             self.committer.wake.wait_for(&mut poked, interval);
@@ -117,7 +121,10 @@ impl FileSystem {
     /// One tick over all files that wait.
     pub fn commit_tick(&self) -> CommitStatus {
         let mut status = CommitStatus::default();
-        for batch in self.committer.nodes().chunks(BATCH_FILES) {
+        let nodes = self.committer.nodes();
+        // Few files are synced one by one: a sync that hangs then holds up no fsync of another.
+        let batch_files = if nodes.len() < SYNCFS_FILES { 1 } else { BATCH_FILES };
+        for batch in nodes.chunks(batch_files) {
             self.commit_batch(batch, &mut status);
         }
         status.waiting_count = self.committer.list.lock().len();
@@ -149,7 +156,7 @@ impl FileSystem {
     fn commit_batch(&self, nodes: &[Arc<Node>], status: &mut CommitStatus) {
         let mut jobs: Vec<Job> = nodes.iter().filter_map(|node| self.begin_job(node, status)).collect();
         while !jobs.is_empty() {
-            let synced = sync_all(&jobs);
+            let synced = sync_jobs(&jobs);
             jobs = jobs
                 .into_iter()
                 .zip(synced)
@@ -162,7 +169,8 @@ impl FileSystem {
     fn begin_job(&self, node: &Arc<Node>, status: &mut CommitStatus) -> Option<Job> {
         // Its owner is syncing it; the next tick comes soon enough.
         let turn = node.file.sync_turn.try_lock_arc()?;
-        let mut state = node.file.state.lock();
+        // A write that hangs on the disk must not hold up the other files.
+        let mut state = node.file.state.try_lock_for(BUSY_PATIENCE)?;
         let idle = state.writers == 0;
         let gone = node.is_unlinked();
         let Some(sealed) = state.sealed.as_mut().filter(|_| !gone) else {
@@ -279,7 +287,7 @@ impl FileSystem {
             .nodes
             .root()
             .open(&self.tree, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)?;
-        Ok(rustix::fs::syncfs(root.as_fd())?)
+        sync_all(root.as_fd())
     }
 }
 
@@ -292,12 +300,13 @@ fn keeping_times<T>(backing: &File, work: impl FnOnce() -> Result<T, StoreError>
 }
 
 /// One result for each job.
-fn sync_all(jobs: &[Job]) -> Vec<io::Result<()>> {
+fn sync_jobs(jobs: &[Job]) -> Vec<io::Result<()>> {
     if jobs.len() < SYNCFS_FILES {
-        return jobs.iter().map(|job| job.backing.sync_data()).collect();
+        return jobs.iter().map(|job| Backing::sync_data(&*job.backing)).collect();
     }
-    let synced = rustix::fs::syncfs(&*jobs[0].backing);
-    jobs.iter().map(|_| synced.map_err(io::Error::from)).collect()
+    let synced = sync_all(&*jobs[0].backing).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO));
+    let each = |_| synced.map_err(io::Error::from_raw_os_error);
+    jobs.iter().map(each).collect()
 }
 
 /// Counts a file that has to be tried again, and logs the first of its failures in a row.

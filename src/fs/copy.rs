@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use crate::fs::errno::FsResult;
-use crate::fs::{FileSystem, WriteAsked};
+use crate::fs::{Caller, FileSystem, WriteAsked};
 use crate::id::Fh;
 
 /// Bytes copied at a time, and at most in one call; the caller asks again for the rest.
@@ -27,7 +27,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// As read and write.
-    pub fn copy_range(&self, from: CopyEnd, to: CopyEnd, bytes: u64) -> FsResult<usize> {
+    pub fn copy_range(&self, from: CopyEnd, to: CopyEnd, bytes: u64, caller: Caller) -> FsResult<usize> {
         let bytes = usize::try_from(bytes).unwrap_or(COPY_BYTES_MAX).min(COPY_BYTES_MAX);
         COPY_BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < bytes {
@@ -40,6 +40,7 @@ impl FileSystem {
             let asked = WriteAsked {
                 plain_offset: to.plain_offset,
                 data: &buffer[..got],
+                caller,
                 drops_privileges: true,
                 from_mapping: false,
             };

@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{FileType, Mode};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
-use crate::fs::{Caller, Entry, FileSystem, OpenMode, Opened, c_name, mark};
+use crate::fs::{Caller, Entry, FileSystem, NewMode, OpenMode, Opened, c_name, mark};
 use crate::quota::{Account, Reservation};
-use crate::store::tree::{set_mode, stat_fd};
+use crate::store::tree::{link, make_directory, make_node, make_symlink, set_mode, stat_fd};
 use crate::units::Meters;
 
 /// Mode bits that are set after the owner, because chown clears them.
@@ -29,7 +29,7 @@ impl FileSystem {
         &self,
         parent: u64,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         how: OpenMode,
         caller: Caller,
     ) -> FsResult<(Entry, Opened)> {
@@ -63,18 +63,18 @@ impl FileSystem {
         &self,
         parent: &Arc<Node>,
         name: &CStr,
-        mode: u32,
+        mode: NewMode,
         caller: Caller,
     ) -> FsResult<(Arc<Node>, Entry, File)> {
         let account = self.account_of(parent)?;
         let operation = self.dirty.enter();
         mark(&operation, &account);
         let reservation = self.reserve_name(parent, name, &account, Meters::of_file(0))?;
-        let file = parent.with_path(&self.tree, |dir| self.tree.create(dir, name, mode))?;
+        let file = parent.with_path(&self.tree, |dir| self.tree.create(dir, name, mode.permissions_in(dir)?))?;
         // It is on disk, so it counts, whatever goes wrong from here on.
         reservation.claim(Meters::of_file(0));
         self.ledger.count_added(&account, 1, 0);
-        self.finish_inode(parent, file.as_fd(), mode, caller)?;
+        self.finish_inode(parent, file.as_fd(), mode.bits, caller)?;
         let stat = stat_fd(&file)?;
         let (node, entry) = self.meet(parent, name, &stat)?;
         Ok((node, entry, file))
@@ -101,8 +101,9 @@ impl FileSystem {
     fn finish_inode(&self, parent: &Node, fd: BorrowedFd<'_>, mode: u32, caller: Caller) -> FsResult<()> {
         self.give_to(caller, parent, fd)?;
         if mode & SPECIAL_BITS != 0 {
-            let inherited = u32::from(stat_fd(fd)?.stx_mode) & libc::S_ISGID;
-            set_mode(fd, mode & 0o7777 | inherited)?;
+            // The permissions are there already, and so is what the directory hands down.
+            let made = u32::from(stat_fd(fd)?.stx_mode);
+            set_mode(fd, made | mode & SPECIAL_BITS)?;
         }
         Ok(())
     }
@@ -111,7 +112,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
-    pub fn mkdir(&self, parent: u64, name: &OsStr, mode: u32, caller: Caller) -> FsResult<Entry> {
+    pub fn mkdir(&self, parent: u64, name: &OsStr, mode: NewMode, caller: Caller) -> FsResult<Entry> {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
@@ -120,9 +121,8 @@ impl FileSystem {
         let made = self
             .reserve_name(&parent, &name, &account, Meters::ONE_DIR)
             .and_then(|reservation| {
-                let bits = Mode::from_raw_mode(mode & 0o777);
                 parent
-                    .with_path(&self.tree, |dir| Ok(rustix::fs::mkdirat(dir, &name, bits)?))
+                    .with_path(&self.tree, |dir| make_directory(dir, &name, mode.permissions_in(dir)?))
                     .map(|()| reservation)
             });
         let reservation = match made {
@@ -136,7 +136,7 @@ impl FileSystem {
         };
         reservation.claim(Meters::ONE_DIR);
         self.note_made(&parent, &name, caller);
-        let (node, entry) = self.finish_named(&parent, &name, mode, caller, |node| {
+        let (node, entry) = self.finish_named(&parent, &name, mode.bits, caller, |node| {
             let account = self.insert_account(&account, node.ino, node.generation, name.to_bytes());
             mark(&operation, &account);
         })?;
@@ -148,16 +148,10 @@ impl FileSystem {
     ///
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit; EPERM for devices without the right.
-    pub fn mknod(&self, parent: u64, name: &OsStr, mode: u32, device: u64, caller: Caller) -> FsResult<Entry> {
-        let kind = FileType::from_raw_mode(mode);
-        self.new_name(parent, name, mode, caller, |dir, name| {
-            Ok(rustix::fs::mknodat(
-                dir,
-                name,
-                kind,
-                Mode::from_raw_mode(mode & 0o777),
-                device,
-            )?)
+    pub fn mknod(&self, parent: u64, name: &OsStr, mode: NewMode, device: u64, caller: Caller) -> FsResult<Entry> {
+        let kind = mode.bits & libc::S_IFMT;
+        self.new_name(parent, name, mode.bits, caller, |dir, name| {
+            make_node(dir, name, kind | mode.permissions_in(dir)?, device)
         })
     }
 
@@ -166,9 +160,7 @@ impl FileSystem {
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
     pub fn symlink(&self, parent: u64, name: &OsStr, target: &Path, caller: Caller) -> FsResult<Entry> {
-        self.new_name(parent, name, 0o777, caller, |dir, name| {
-            Ok(rustix::fs::symlinkat(target, dir, name)?)
-        })
+        self.new_name(parent, name, 0o777, caller, |dir, name| make_symlink(target, dir, name))
     }
 
     fn new_name(
@@ -250,17 +242,8 @@ impl FileSystem {
         let known = self.links.parents(node.ino);
         let from = known.first().cloned().unwrap_or_else(|| home.clone());
         parent.with_path(&self.tree, |dir| {
-            node.with_path(&self.tree, |fd| {
-                let path = crate::store::tree::proc_path(fd);
-                Ok(rustix::fs::linkat(
-                    rustix::fs::CWD,
-                    path.as_c_str(),
-                    dir,
-                    &name,
-                    AtFlags::SYMLINK_FOLLOW,
-                )?)
-            })
-            .map_err(|e| io::Error::from_raw_os_error(e.0))
+            node.with_path(&self.tree, |fd| link(fd, dir, &name))
+                .map_err(|e| io::Error::from_raw_os_error(e.0))
         })?;
         let new_home = self.links.added(&self.ledger, node.ino, bytes, &from, &account);
         self.recharge(&home, &new_home, Meters::of_file(bytes));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::Mode;
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
@@ -20,7 +20,7 @@ use crate::fs::{Caller, Entry, FileSystem, Found, mark};
 use crate::id::Ino;
 use crate::period::CivilDate;
 use crate::quota::Account;
-use crate::store::tree::{set_mode, set_owner, stat_fd};
+use crate::store::tree::{make_directory, remove_directory, set_mode, set_owner, stat_fd};
 use crate::units::Meters;
 
 /// Keeps two look-ups from making one directory twice.
@@ -152,7 +152,10 @@ impl FileSystem {
         let made = parent.with_path(&self.tree, |dir| {
             let above = stat_fd(dir)?;
             let mode = u32::from(above.stx_mode) & 0o7777;
-            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode & 0o777))?;
+            make_directory(dir, name, mode)?;
+            // It is on disk, so it counts, whatever goes wrong from here on. Never refused: a limit of
+            // directories must not cost a recording.
+            self.ledger.charge_forced(&account, Meters::ONE_DIR);
             let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
             let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
             let owner = (above.stx_uid != self.daemon.uid).then_some(above.stx_uid);
@@ -169,8 +172,6 @@ impl FileSystem {
             Ok((ino, generation)) => {
                 let new = self.insert_account(&account, Ino(ino), generation, name.to_bytes());
                 mark(&operation, &new);
-                // Never refused: a limit of directories must not cost a recording.
-                self.ledger.charge_forced(&account, Meters::ONE_DIR);
             }
             Err(Errno::EEXIST) => {}
             Err(e) => return Err(e),
@@ -211,7 +212,7 @@ impl FileSystem {
         let operation = self.dirty.enter();
         mark(&operation, &parent);
         mark(&operation, account);
-        rustix::fs::unlinkat(&dir, &name, AtFlags::REMOVEDIR).ok()?;
+        remove_directory(&dir, &name).ok()?;
         self.directory_gone(&parent, account.ino().0);
         let parent = if parent.is_root() {
             crate::fs::ROOT_NODE

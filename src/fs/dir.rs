@@ -17,8 +17,12 @@ use crate::id::{Fh, Ino};
 const LISTING_BYTES: usize = 32 * 1024;
 
 /// One directory being read. The lock keeps two readers of one handle apart.
+///
+/// Many directories are opened only to be named by their descriptors: one of our own is spent on the
+/// first reading.
+#[derive(Default)]
 pub struct Stream {
-    directory: Mutex<File>,
+    directory: Mutex<Option<File>>,
 }
 
 /// A name in a listing.
@@ -55,14 +59,8 @@ impl FileSystem {
         if !node.is_directory() {
             return Err(Errno::ENOTDIR);
         }
-        let directory = node.open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let pin = self.nodes.pin(&node);
-        Ok(self.handles.insert(Handle::directory(
-            pin,
-            Stream {
-                directory: Mutex::new(directory),
-            },
-        )))
+        Ok(self.handles.insert(Handle::directory(pin, Stream::default())))
     }
 
     /// Hands names from `position` on to `take` until it says that it is full (true). With entries,
@@ -79,8 +77,9 @@ impl FileSystem {
     ) -> FsResult<()> {
         let handle = self.handles.get(fh)?;
         let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
-        let directory = stream.directory.lock();
-        rustix::fs::seek(&*directory, SeekFrom::Start(position))?;
+        let mut directory = stream.directory.lock();
+        let directory = self.opened(&handle, &mut directory)?;
+        rustix::fs::seek(directory, SeekFrom::Start(position))?;
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         let mut names = RawDir::new(directory.as_fd(), buffer.spare_capacity_mut());
         while let Some(name) = names.next() {
@@ -131,6 +130,20 @@ impl FileSystem {
     pub fn fsyncdir(&self, fh: Fh) -> FsResult<()> {
         let handle = self.handles.get(fh)?;
         let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
-        Ok(rustix::fs::fsync(&*stream.directory.lock())?)
+        let mut directory = stream.directory.lock();
+        match self.opened(&handle, &mut directory) {
+            Ok(directory) => Ok(rustix::fs::fsync(directory)?),
+            // It was removed: no name in it is left to be lost.
+            Err(Errno::ESTALE) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The backing directory behind a handle, opened by now.
+    fn opened<'a>(&self, handle: &Handle, directory: &'a mut Option<File>) -> FsResult<&'a File> {
+        match directory {
+            Some(open) => Ok(open),
+            None => Ok(directory.insert(handle.node().open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?)),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 use rustix::fs::{FileType, OFlags};
 
+use crate::fs::acl::is_member;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::handles::Handle;
 use crate::fs::node::{FileState, Node};
@@ -17,7 +18,7 @@ use crate::sealed::length::{SizeOnDisk, classify};
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
 use crate::store::sealed_file::SealedFile;
-use crate::store::tree::set_mode;
+use crate::store::tree::{set_mode, stat_fd};
 use crate::units::Meters;
 
 /// suid and sgid.
@@ -56,6 +57,8 @@ pub struct WriteAsked<'a> {
     pub plain_offset: u64,
     /// The bytes, borrowed from the receive buffer.
     pub data: &'a [u8],
+    /// Who writes.
+    pub caller: Caller,
     /// The writer may not keep suid and sgid.
     pub drops_privileges: bool,
     /// Dirty pages of a shared mapping: inside the length, whoever wrote them.
@@ -97,9 +100,7 @@ impl FileSystem {
         }
         if how.truncates {
             self.truncate_under_lock(node, &mut state, 0)?;
-            if caller.uid != 0 {
-                self.drop_privileges(node)?;
-            }
+            self.drop_privileges(node, caller)?;
         }
         Ok(self.admit(node, &mut state, how))
     }
@@ -206,8 +207,8 @@ impl FileSystem {
         let operation = self.dirty.enter();
         let mut state = node.file.state.lock();
         self.mark_file(&operation, node);
-        if asked.drops_privileges && node.mode.load(Ordering::Acquire) & PRIVILEGE_BITS != 0 {
-            self.drop_privileges(node)?;
+        if asked.drops_privileges {
+            self.drop_privileges(node, asked.caller)?;
         }
         if asked.from_mapping {
             return self.write_back_page(node, &mut state, asked);
@@ -276,15 +277,20 @@ impl FileSystem {
         }
     }
 
-    pub(super) fn drop_privileges(&self, node: &Node) -> FsResult<()> {
+    /// Takes set-user-id and set-group-id away, as a change of content by anyone but root does.
+    pub(super) fn drop_privileges(&self, node: &Node, caller: Caller) -> FsResult<()> {
         let mode = node.mode.load(Ordering::Acquire);
-        // A set-group-id file without group execution is one with mandatory locking, not a privilege.
-        let drop_group = mode & libc::S_IXGRP != 0;
-        let bits = if drop_group { PRIVILEGE_BITS } else { libc::S_ISUID };
-        if mode & bits != 0 {
-            node.with_path(&self.tree, |fd| set_mode(fd, mode & !bits))?;
-            node.mode.store(mode & !bits, Ordering::Release);
+        if caller.uid == 0 || mode & PRIVILEGE_BITS == 0 {
+            return Ok(());
         }
+        let kept = node.with_path(&self.tree, |fd| {
+            // Without group execution set-group-id is no privilege, and members may keep it.
+            let is_harmless = mode & libc::S_IXGRP == 0 && is_member(caller, stat_fd(fd)?.stx_gid);
+            let dropped = if is_harmless { libc::S_ISUID } else { PRIVILEGE_BITS };
+            set_mode(fd, mode & !dropped)?;
+            Ok(mode & !dropped)
+        })?;
+        node.mode.store(kept, Ordering::Release);
         Ok(())
     }
 
@@ -376,7 +382,7 @@ fn sync_node(node: &Arc<Node>) -> FsResult<()> {
         };
         (sealed.backing().clone(), sealed.begin_sync()?)
     };
-    let synced = backing.sync_data();
+    let synced = Backing::sync_data(&*backing);
     let mut state = node.file.state.lock();
     let Some(sealed) = state.sealed.as_mut() else {
         return Ok(synced?);

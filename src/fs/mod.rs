@@ -12,6 +12,7 @@
 //! over another map access, or when a method returns. The kernel keeps requests that change one
 //! directory apart; what the daemon changes by itself goes through the same calls.
 
+mod acl;
 mod attr;
 mod committer;
 mod copy;
@@ -50,6 +51,7 @@ use crate::store::dirty_log::{DirtyLog, Operation};
 use crate::store::sealed_file::WriteOptions;
 use crate::store::tree::Tree;
 
+pub use acl::NewMode;
 pub use attr::Attr;
 pub use committer::CommitStatus;
 pub use copy::CopyEnd;
@@ -166,7 +168,27 @@ fn mark(operation: &Operation<'_>, account: &Account) {
     operation.mark(account.ino(), &account.dirty_epoch);
 }
 
-/// A name as system calls want it.
+/// A name as system calls want it: one component of a path, and none that leads upwards. The kernel sends no
+/// other; a descriptor that speaks FUSE in its place might.
 fn c_name(name: &std::ffi::OsStr) -> FsResult<CString> {
-    CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)
+    let bytes = name.as_bytes();
+    if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') {
+        return Err(Errno::EINVAL);
+    }
+    CString::new(bytes).map_err(|_| Errno::EINVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_elsewhere_are_none() {
+        for name in ["", ".", "..", "a/b", "/etc", "../x", "a\0b"] {
+            assert!(c_name(name.as_ref()).is_err(), "{name:?}");
+        }
+        for name in ["...", ".a", "call..wav", "\u{e9}"] {
+            assert_eq!(c_name(name.as_ref()).unwrap().to_bytes(), name.as_bytes());
+        }
+    }
 }

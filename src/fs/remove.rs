@@ -5,13 +5,14 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
-use rustix::fs::{AtFlags, FileType, Statx};
+use rustix::fs::{FileType, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{FileState, Meeting, Node};
 use crate::fs::{FileSystem, c_name, mark};
 use crate::quota::Account;
 use crate::sealed::length::{SizeOnDisk, classify};
+use crate::store::tree::{remove_directory, unlink};
 use crate::units::Meters;
 
 /// What a name stood for, found out under the state's lock before it went.
@@ -44,9 +45,7 @@ impl FileSystem {
         let mut state = node.file.state.lock();
         self.mark_file(&operation, node);
         let bytes = self.length_under_lock(node, &state, &stat);
-        parent.with_path(&self.tree, |dir| {
-            Ok(rustix::fs::unlinkat(dir, &name, AtFlags::empty())?)
-        })?;
+        parent.with_path(&self.tree, |dir| unlink(dir, &name))?;
         self.name_gone(
             node,
             &mut state,
@@ -128,9 +127,7 @@ impl FileSystem {
         if let Some(gone) = &gone {
             mark(&operation, gone);
         }
-        parent.with_path(&self.tree, |dir| {
-            Ok(rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR)?)
-        })?;
+        parent.with_path(&self.tree, |dir| remove_directory(dir, &name))?;
         self.directory_gone(&account, stat.stx_ino);
         Ok(())
     }

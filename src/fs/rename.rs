@@ -16,6 +16,7 @@ use crate::fs::{FileSystem, c_name, mark};
 use crate::id::Ino;
 use crate::quota::{Account, ExchangeSide, Moved, Transfer};
 use crate::store::dirty_log::Operation;
+use crate::store::tree::rename;
 use crate::units::Meters;
 
 /// What to do about a target that exists.
@@ -121,7 +122,7 @@ impl FileSystem {
         from.dir.with_path(&self.tree, |from_fd| {
             to.dir
                 .with_path(&self.tree, |to_fd| {
-                    Ok(rustix::fs::renameat_with(from_fd, from.name, to_fd, to.name, flags)?)
+                    rename((from_fd, from.name), (to_fd, to.name), flags)
                 })
                 .map_err(|e| std::io::Error::from_raw_os_error(e.0))
         })

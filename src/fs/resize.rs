@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::fs::FileSystem;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::file::log_damage;
 use crate::fs::node::{FileState, Node};
+use crate::fs::{Caller, FileSystem};
 use crate::id::Fh;
 use crate::store::error::StoreError;
 use crate::units::Meters;
@@ -67,6 +67,13 @@ impl FileSystem {
         let mut state = node.file.state.lock();
         self.mark_file(&operation, node);
         self.loaded(node, &mut state)?;
+        if state
+            .sealed
+            .as_ref()
+            .is_some_and(|sealed| sealed.plain_length() == length)
+        {
+            return self.touch(node);
+        }
         let done = self.truncate_under_lock(node, &mut state, length);
         // Also a file that nobody has open: it is sealed again by the committer.
         self.list(node, &mut state);
@@ -89,7 +96,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// EOPNOTSUPP for modes that recordings do not need; EDQUOT, ENOSPC, EFBIG as truncate up.
-    pub fn fallocate(&self, fh: Fh, plain_offset: u64, bytes: u64, mode: i32) -> FsResult<()> {
+    pub fn fallocate(&self, fh: Fh, plain_offset: u64, bytes: u64, mode: i32, caller: Caller) -> FsResult<()> {
         let handle = self.handles.get(fh)?;
         let node = handle.node();
         let end = plain_offset.checked_add(bytes).ok_or(Errno::EFBIG)?;
@@ -117,7 +124,8 @@ impl FileSystem {
             _ => Err(Errno::EOPNOTSUPP),
         };
         self.list(node, &mut state);
-        done
+        done?;
+        self.drop_privileges(node, caller)
     }
 
     /// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`.

@@ -1,10 +1,12 @@
-//! Extended attributes: those of users, as the backing file system keeps them.
+//! Extended attributes: those of users and the access control lists, as the backing file system keeps
+//! them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::fs::acl::is_list;
 use crate::fs::errno::{Errno, FsResult};
-use crate::fs::{FileSystem, c_name};
+use crate::fs::{Caller, FileSystem, c_name};
 use crate::store::tree::{get_xattr, list_xattr, remove_xattr, set_xattr};
 
 /// Names that the file system keeps for itself.
@@ -18,11 +20,17 @@ impl FileSystem {
     /// setxattr(2); `flags` as there.
     ///
     /// # Errors
-    /// EOPNOTSUPP outside `user.`, EPERM for names that are kept for the file system itself.
-    pub fn setxattr(&self, number: u64, name: &OsStr, value: &[u8], flags: i32) -> FsResult<()> {
+    /// EOPNOTSUPP for names of other kinds, EPERM for those that are kept for the file system itself.
+    pub fn setxattr(&self, number: u64, name: &OsStr, value: &[u8], flags: i32, caller: Caller) -> FsResult<()> {
         writable(name)?;
-        let (node, name) = (self.nodes.get(number)?, c_name(name)?);
-        node.with_path(&self.tree, |fd| set_xattr(fd, &name, value, flags.cast_unsigned()))
+        let (node, plain_name) = (self.nodes.get(number)?, c_name(name)?);
+        node.with_path(&self.tree, |fd| {
+            set_xattr(fd, &plain_name, value, flags.cast_unsigned())
+        })?;
+        if is_list(name) {
+            self.list_was_set(&node, caller)?;
+        }
+        Ok(())
     }
 
     /// getxattr(2); `bytes_max` 0 asks for the size.
@@ -30,7 +38,7 @@ impl FileSystem {
     /// # Errors
     /// ENODATA, ERANGE.
     pub fn getxattr(&self, number: u64, name: &OsStr, bytes_max: usize) -> FsResult<XattrAnswer> {
-        if !name.as_bytes().starts_with(b"user.") {
+        if !is_shown(name.as_bytes()) {
             return Err(if name.as_bytes().starts_with(b"system.") {
                 Errno::EOPNOTSUPP
             } else {
@@ -53,7 +61,7 @@ impl FileSystem {
         let bytes = node.with_path(&self.tree, |fd| list_xattr(fd, &mut all))?;
         let shown: Vec<u8> = all[..bytes]
             .split_inclusive(|&byte| byte == 0)
-            .filter(|name| name.starts_with(b"user."))
+            .filter(|name| is_shown(name.strip_suffix(b"\0").unwrap_or(name)))
             .flatten()
             .copied()
             .collect();
@@ -100,14 +108,15 @@ fn answer(bytes_max: usize, mut read: impl FnMut(&mut [u8]) -> FsResult<usize>) 
     Ok(XattrAnswer::Value(value))
 }
 
+/// Names of which the mount knows: no others lead to the backing inode.
+fn is_shown(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || is_list(OsStr::from_bytes(name))
+}
+
 fn writable(name: &OsStr) -> FsResult<()> {
     let name = name.as_bytes();
     if RESERVED.iter().any(|reserved| name.starts_with(reserved)) {
         return Err(Errno::EPERM);
     }
-    if name.starts_with(b"user.") {
-        Ok(())
-    } else {
-        Err(Errno::EOPNOTSUPP)
-    }
+    if is_shown(name) { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }

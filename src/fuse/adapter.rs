@@ -10,13 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::fs::{
-    CopyEnd, Entry, FileSystem, Found, FsResult, Listing, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
+    CopyEnd, Entry, FileSystem, Found, FsResult, Listing, NewMode, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
 };
 use crate::fuse::convert::{TTL, absent, attr, caller, errno, fopen_flags, generation, kind, new_time, open_mode};
 use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
@@ -132,17 +132,17 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply_entry(
-            self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request)),
-            reply,
-        );
+        let mode = NewMode { bits: mode, umask };
+        let made = self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request));
+        reply_entry(made, reply);
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let mode = NewMode { bits: mode, umask };
         reply_entry(self.fs.mkdir(parent.0, name, mode, caller(request)), reply);
     }
 
@@ -214,7 +214,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -227,6 +227,7 @@ impl Filesystem for Adapter {
         let asked = WriteAsked {
             plain_offset: offset,
             data,
+            caller: caller(request),
             drops_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
             from_mapping: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
         };
@@ -334,7 +335,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -342,7 +343,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(self.fs.setxattr(ino.0, name, value, flags), reply);
+        reply_empty(self.fs.setxattr(ino.0, name, value, flags, caller(request)), reply);
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -368,11 +369,12 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         let how = open_mode(OpenFlags(flags));
+        let mode = NewMode { bits: mode, umask };
         match self.fs.create(parent.0, name, mode, how, caller(request)) {
             Ok((entry, opened)) => reply.created(
                 &TTL,
@@ -387,7 +389,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -395,7 +397,8 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(self.fs.fallocate(Fh(fh.0), offset, length, mode), reply);
+        let done = self.fs.fallocate(Fh(fh.0), offset, length, mode, caller(request));
+        reply_empty(done, reply);
     }
 
     fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -411,6 +414,20 @@ impl Filesystem for Adapter {
             Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
             Err(e) => reply.error(errno(e)),
         }
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // The kernel asks no more, and knows that files are always ready.
+        reply.error(fuser::Errno::ENOSYS);
     }
 
     fn ioctl(
@@ -429,7 +446,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -448,7 +465,7 @@ impl Filesystem for Adapter {
             fh: Fh(fh_out.0),
             plain_offset: offset_out,
         };
-        match self.fs.copy_range(from, to, len) {
+        match self.fs.copy_range(from, to, len, caller(request)) {
             Ok(bytes) => reply.written(bytes as u32),
             Err(e) => reply.error(errno(e)),
         }

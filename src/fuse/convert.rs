@@ -77,13 +77,11 @@ pub fn new_time(time: TimeOrNow) -> NewTime {
         TimeOrNow::Now => NewTime::Now,
         TimeOrNow::SpecificTime(time) => match time.duration_since(UNIX_EPOCH) {
             Ok(after) => NewTime::At(i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
+            // fuser takes the nanoseconds of a time before 1970 off where the kernel means them on top.
             Err(before) => {
                 let before = before.duration();
                 let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-                match before.subsec_nanos() {
-                    0 => NewTime::At(-whole, 0),
-                    part => NewTime::At(-whole - 1, 1_000_000_000 - part),
-                }
+                NewTime::At(-whole, before.subsec_nanos())
             }
         },
     }
@@ -134,6 +132,16 @@ pub fn fopen_flags(opened: &Opened, how: OpenMode) -> FopenFlags {
 mod tests {
     use super::*;
 
+    /// A time of the kernel's as fuser hands it over.
+    fn decoded(seconds: i64, nanoseconds: u32) -> SystemTime {
+        let distance = Duration::new(seconds.unsigned_abs(), nanoseconds);
+        if seconds >= 0 {
+            UNIX_EPOCH + distance
+        } else {
+            UNIX_EPOCH - distance
+        }
+    }
+
     #[test]
     fn times_before_1970_keep_their_nanoseconds() {
         for (seconds, nanoseconds) in [
@@ -143,9 +151,8 @@ mod tests {
             (0, 1),
             (1_700_000_000, 5),
         ] {
-            let there = time((seconds, nanoseconds));
             assert_eq!(
-                new_time(TimeOrNow::SpecificTime(there)),
+                new_time(TimeOrNow::SpecificTime(decoded(seconds, nanoseconds))),
                 NewTime::At(seconds, nanoseconds)
             );
         }

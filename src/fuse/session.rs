@@ -16,13 +16,15 @@ pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
 const BACKGROUND_REQUESTS_MAX: u16 = 64;
 
 /// What is asked of the kernel where it has it. Never the write-back cache: it acknowledges bytes
-/// that a limit will not take.
-const WANTED: InitFlags = InitFlags::FUSE_ATOMIC_O_TRUNC
-    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+/// that a limit will not take. Nor truncation by the open request: that empties the file before the
+/// kernel refuses the open of a running program.
+const WANTED: InitFlags = InitFlags::FUSE_PARALLEL_DIROPS
     .union(InitFlags::FUSE_DO_READDIRPLUS)
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2)
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
+    .union(InitFlags::FUSE_POSIX_ACL)
+    .union(InitFlags::FUSE_DONT_MASK)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
     .union(InitFlags::FUSE_ASYNC_DIO);
 
@@ -30,7 +32,7 @@ const WANTED: InitFlags = InitFlags::FUSE_ATOMIC_O_TRUNC
 pub fn negotiate(kernel: &mut KernelConfig) -> io::Result<()> {
     if !kernel
         .capabilities()
-        .contains(InitFlags::FUSE_ATOMIC_O_TRUNC | InitFlags::FUSE_BIG_WRITES)
+        .contains(InitFlags::FUSE_HANDLE_KILLPRIV_V2 | InitFlags::FUSE_BIG_WRITES)
     {
         return Err(io::Error::other(
             "this kernel's FUSE is too old; Linux 5.15 or newer is needed",

@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 
+use crate::store::fault_points::{self, Call};
+
 /// One backing file. Offsets and sizes are sealed ones.
 pub trait Backing: Send + Sync {
     /// Reads until `buffer` is full or the file ends; returns the bytes read.
@@ -61,7 +63,8 @@ impl Backing for File {
     fn read_at(&self, buffer: &mut [u8], sealed_offset: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[done..], sealed_offset + done as u64) {
+            let most = fault_points::movable(Call::Read, buffer.len() - done)?;
+            match FileExt::read_at(self, &mut buffer[done..done + most], sealed_offset + done as u64) {
                 Ok(0) => break,
                 Ok(bytes) => done += bytes,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -72,8 +75,9 @@ impl Backing for File {
     }
 
     fn write_at(&self, bytes: &[u8], sealed_offset: u64) -> io::Result<usize> {
+        let most = fault_points::movable(Call::Write, bytes.len())?;
         loop {
-            match FileExt::write_at(self, bytes, sealed_offset) {
+            match FileExt::write_at(self, &bytes[..most], sealed_offset) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -81,23 +85,28 @@ impl Backing for File {
     }
 
     fn set_size(&self, sealed_size: u64) -> io::Result<()> {
+        fault_points::pass(Call::SetSize)?;
         Ok(rustix::fs::ftruncate(self, sealed_size)?)
     }
 
     fn size(&self) -> io::Result<u64> {
+        fault_points::pass(Call::Stat)?;
         Ok(self.metadata()?.len())
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        fault_points::pass(Call::Sync)?;
         File::sync_data(self)
     }
 
     fn punch(&self, sealed_offset: u64, bytes: u64) -> io::Result<()> {
+        fault_points::pass(Call::Punch)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(rustix::fs::fallocate(self, flags, sealed_offset, bytes)?)
     }
 
     fn next_data(&self, sealed_offset: u64) -> io::Result<Option<u64>> {
+        fault_points::pass(Call::Stat)?;
         match rustix::fs::seek(self, SeekFrom::Data(sealed_offset)) {
             Ok(at) => Ok(Some(at)),
             Err(rustix::io::Errno::NXIO) => Ok(None),
@@ -106,6 +115,7 @@ impl Backing for File {
     }
 
     fn next_hole(&self, sealed_offset: u64) -> io::Result<u64> {
+        fault_points::pass(Call::Stat)?;
         Ok(rustix::fs::seek(self, SeekFrom::Hole(sealed_offset))?)
     }
 }

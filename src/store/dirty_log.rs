@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
 use crate::id::Ino;
+use crate::store::fault_points::{self, Call};
 
 const MAGIC: [u8; 8] = *b"TallyDL1";
 const HEADER_BYTES: usize = 40;
@@ -208,7 +209,8 @@ impl DirtyLog {
             return;
         }
         let record = record(ino, current.epoch);
-        if let Err(e) = current.file.write_all(&record)
+        let written = fault_points::pass(Call::DirtyLog).and_then(|()| current.file.write_all(&record));
+        if let Err(e) = written
             && !self.is_lost()
         {
             self.lose(&current, &e);
@@ -270,6 +272,7 @@ fn begin_or_lose(dir: &Path, boot_id: [u8; 16], epoch: u64) -> io::Result<(Curre
 }
 
 fn begin(dir: &Path, boot_id: [u8; 16], epoch: u64) -> io::Result<Current> {
+    fault_points::pass(Call::DirtyLog)?;
     let path = dir.join(format!("dirty-{epoch}.log"));
     let mut file = OpenOptions::new()
         .append(true)
@@ -314,6 +317,15 @@ pub fn newest_marked_epoch(dir: &Path) -> io::Result<Option<u64>> {
         }
     }
     Ok(None)
+}
+
+/// Whether a log is kept in `dir`: a running daemon without one has lost it, and nobody can tell what
+/// waits to be saved.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn is_kept(dir: &Path) -> io::Result<bool> {
+    Ok(!logs_in(dir)?.is_empty())
 }
 
 fn logs_in(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {

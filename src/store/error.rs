@@ -27,9 +27,12 @@ pub enum StoreError {
         /// Length in the head page.
         plain_length: u64,
     },
-    /// An earlier sync failed, so nothing written since the last good one can be promised.
-    #[error("an earlier sync of this file failed; what was written since may be lost")]
+    /// An earlier sync failed, and what was written since the last good one cannot be written again.
+    #[error("an earlier sync failed and what was written since may be lost; check the disk, then write the file anew")]
     SyncFailed,
+    /// A sync failed, and this page is not on the disk as it was written.
+    #[error("{0} was lost by a failed sync; check the disk, then write the file anew")]
+    Lost(PageName),
     /// More bytes than a recording can have.
     #[error("longer than a file can be")]
     TooLong,
@@ -59,12 +62,12 @@ impl StoreError {
         match self {
             Self::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
             Self::TooLong => libc::EFBIG,
-            Self::Sealed { .. } | Self::SizeDisagrees { .. } | Self::SyncFailed => libc::EIO,
+            Self::Sealed { .. } | Self::SizeDisagrees { .. } | Self::SyncFailed | Self::Lost(_) => libc::EIO,
         }
     }
 
     /// Whether the bytes on disk are wrong (and not merely out of reach just now).
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Sealed { .. } | Self::SizeDisagrees { .. })
+        matches!(self, Self::Sealed { .. } | Self::SizeDisagrees { .. } | Self::Lost(_))
     }
 }

@@ -4,5 +4,7 @@
 pub mod backing;
 pub mod dirty_log;
 pub mod error;
+#[doc(hidden)]
+pub mod fault_points;
 pub mod sealed_file;
 pub mod tree;

@@ -6,11 +6,16 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, Timestamps, Uid,
+    XattrFlags,
+};
 use rustix::io::Errno;
 
+use crate::store::fault_points::{self, Call};
 use crate::sys::FileHandle;
 
 /// What statx is asked for everywhere.
@@ -24,11 +29,21 @@ pub enum Anchor {
     Handle(FileHandle),
 }
 
+/// Whether reading a recording or a directory moves its access time, as the backing file system has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessTimes {
+    /// As the backing is mounted: mostly once a day.
+    Move,
+    /// Never: the mount is `noatime` or read-only.
+    Stay,
+}
+
 /// The tree below `STORE/data`.
 pub struct Tree {
     root: OwnedFd,
     by_handle: bool,
     device: (u32, u32),
+    access_times: AccessTimes,
     descriptors_left: AtomicU64,
 }
 
@@ -37,7 +52,7 @@ impl Tree {
     ///
     /// # Errors
     /// When the directory cannot be examined.
-    pub fn new(root: OwnedFd, descriptor_budget: u64) -> io::Result<Self> {
+    pub fn new(root: OwnedFd, descriptor_budget: u64, access_times: AccessTimes) -> io::Result<Self> {
         let stat = rustix::fs::statx(&root, c"", AtFlags::EMPTY_PATH, STATX_WANTED)?;
         let by_handle = FileHandle::of(&root)
             .and_then(|handle| handle.open(&root, OFlags::PATH))
@@ -46,6 +61,7 @@ impl Tree {
             root,
             by_handle,
             device: (stat.stx_dev_major, stat.stx_dev_minor),
+            access_times,
             descriptors_left: AtomicU64::new(descriptor_budget),
         })
     }
@@ -65,6 +81,7 @@ impl Tree {
     /// # Errors
     /// ENOENT and other errors of statx(2); EXDEV when something else is mounted there.
     pub fn stat_at(&self, dir: impl AsFd, name: &CStr) -> io::Result<Statx> {
+        fault_points::pass(Call::Stat)?;
         let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATX_WANTED)?;
         if (stat.stx_dev_major, stat.stx_dev_minor) == self.device {
             Ok(stat)
@@ -78,6 +95,7 @@ impl Tree {
     /// # Errors
     /// As open(2), EMFILE when an ordinary user's daemon has no descriptor left.
     pub fn anchor(&self, dir: impl AsFd, name: &CStr, is_directory: bool) -> io::Result<(Anchor, u32)> {
+        fault_points::pass(Call::Handle)?;
         let handle = FileHandle::at(dir.as_fd(), name)?;
         let generation = handle.generation();
         let keep_open = !self.by_handle || (is_directory && self.take_descriptor());
@@ -94,6 +112,7 @@ impl Tree {
     /// # Errors
     /// As name_to_handle_at(2).
     pub fn generation_at(&self, dir: impl AsFd, name: &CStr) -> io::Result<u32> {
+        fault_points::pass(Call::Handle)?;
         Ok(FileHandle::at(dir, name)?.generation())
     }
 
@@ -118,6 +137,7 @@ impl Tree {
         match anchor {
             Anchor::Descriptor(fd) => work(fd.as_fd()),
             Anchor::Handle(handle) => {
+                fault_points::pass(Call::Handle)?;
                 let fd = handle.open(&self.root, OFlags::PATH | OFlags::CLOEXEC)?;
                 work(fd.as_fd())
             }
@@ -129,7 +149,8 @@ impl Tree {
     /// # Errors
     /// As open(2).
     pub fn open(&self, anchor: &Anchor, flags: OFlags) -> io::Result<File> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        fault_points::pass(Call::Open)?;
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | self.for_reading();
         let fd = match anchor {
             Anchor::Descriptor(fd) => rustix::fs::openat(CWD, proc_path(fd.as_fd()).as_c_str(), flags, Mode::empty())?,
             Anchor::Handle(handle) => handle.open(&self.root, flags)?,
@@ -137,12 +158,21 @@ impl Tree {
         Ok(fd.into())
     }
 
+    fn for_reading(&self) -> OFlags {
+        match self.access_times {
+            AccessTimes::Move => OFlags::empty(),
+            AccessTimes::Stay => OFlags::NOATIME,
+        }
+    }
+
     /// Creates and opens a regular file; the name must be free.
     ///
     /// # Errors
     /// As openat(2) with `O_CREAT | O_EXCL`.
     pub fn create(&self, dir: impl AsFd, name: &CStr, mode: u32) -> io::Result<File> {
+        fault_points::pass(Call::Create)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = flags | self.for_reading();
         Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o777))?.into())
     }
 
@@ -151,6 +181,7 @@ impl Tree {
     /// # Errors
     /// As openat2(2); nothing outside the tree is ever reached.
     pub fn open_path(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        fault_points::pass(Call::Open)?;
         let path = if path.is_empty() {
             OsStr::new(".")
         } else {
@@ -172,7 +203,93 @@ impl Tree {
 /// # Errors
 /// As statx(2).
 pub fn stat_fd(fd: impl AsFd) -> io::Result<Statx> {
+    fault_points::pass(Call::Stat)?;
     Ok(rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, STATX_WANTED)?)
+}
+
+/// mkdir(2) in a directory.
+///
+/// # Errors
+/// As mkdirat(2).
+pub fn make_directory(dir: impl AsFd, name: &CStr, mode: u32) -> io::Result<()> {
+    fault_points::pass(Call::MakeDirectory)?;
+    Ok(rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode & 0o777))?)
+}
+
+/// mknod(2) in a directory; the type is in the mode.
+///
+/// # Errors
+/// As mknodat(2).
+pub fn make_node(dir: impl AsFd, name: &CStr, mode: u32, device: u64) -> io::Result<()> {
+    fault_points::pass(Call::MakeNode)?;
+    let kind = FileType::from_raw_mode(mode);
+    let mode = Mode::from_raw_mode(mode & 0o777);
+    Ok(rustix::fs::mknodat(dir, name, kind, mode, device)?)
+}
+
+/// symlink(2) in a directory.
+///
+/// # Errors
+/// As symlinkat(2).
+pub fn make_symlink(target: &Path, dir: impl AsFd, name: &CStr) -> io::Result<()> {
+    fault_points::pass(Call::MakeNode)?;
+    Ok(rustix::fs::symlinkat(target, dir, name)?)
+}
+
+/// One more name for the inode behind a descriptor.
+///
+/// # Errors
+/// As linkat(2).
+pub fn link(inode: BorrowedFd<'_>, dir: impl AsFd, name: &CStr) -> io::Result<()> {
+    fault_points::pass(Call::Link)?;
+    let path = proc_path(inode);
+    Ok(rustix::fs::linkat(
+        CWD,
+        path.as_c_str(),
+        dir,
+        name,
+        AtFlags::SYMLINK_FOLLOW,
+    )?)
+}
+
+/// Removes a name that is not a directory's.
+///
+/// # Errors
+/// As unlinkat(2).
+pub fn unlink(dir: impl AsFd, name: &CStr) -> io::Result<()> {
+    fault_points::pass(Call::Unlink)?;
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+}
+
+/// Removes an empty directory.
+///
+/// # Errors
+/// As rmdir(2).
+pub fn remove_directory(dir: impl AsFd, name: &CStr) -> io::Result<()> {
+    fault_points::pass(Call::RemoveDirectory)?;
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Renames between two directories.
+///
+/// # Errors
+/// As renameat2(2).
+pub fn rename(
+    (from, name): (impl AsFd, &CStr),
+    (to, new_name): (impl AsFd, &CStr),
+    flags: RenameFlags,
+) -> io::Result<()> {
+    fault_points::pass(Call::Rename)?;
+    Ok(rustix::fs::renameat_with(from, name, to, new_name, flags)?)
+}
+
+/// Makes everything on the file system of `fd` durable.
+///
+/// # Errors
+/// As syncfs(2).
+pub fn sync_all(fd: impl AsFd) -> io::Result<()> {
+    fault_points::pass(Call::Sync)?;
+    Ok(rustix::fs::syncfs(fd)?)
 }
 
 /// The path under which the kernel follows a descriptor, `O_PATH` ones included.
@@ -185,6 +302,7 @@ pub fn proc_path(fd: BorrowedFd<'_>) -> CString {
 /// # Errors
 /// As chmod(2).
 pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    fault_points::pass(Call::SetAttributes)?;
     Ok(rustix::fs::chmodat(
         CWD,
         proc_path(fd).as_c_str(),
@@ -198,6 +316,7 @@ pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
 /// # Errors
 /// As chown(2).
 pub fn set_owner(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    fault_points::pass(Call::SetAttributes)?;
     Ok(rustix::fs::chownat(
         fd,
         c"",
@@ -212,6 +331,7 @@ pub fn set_owner(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> io::
 /// # Errors
 /// As utimensat(2).
 pub fn set_times(fd: BorrowedFd<'_>, times: &Timestamps) -> io::Result<()> {
+    fault_points::pass(Call::SetAttributes)?;
     Ok(rustix::fs::utimensat(
         CWD,
         proc_path(fd).as_c_str(),
@@ -229,7 +349,7 @@ pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8], flags: u32) -> i
     Ok(rustix::fs::setxattr(proc_path(fd).as_c_str(), name, value, flags)?)
 }
 
-/// getxattr(2) on a descriptor: an empty buffer asks for the size.
+/// getxattr(2) on a descriptor; an empty buffer only asks whether it is there.
 ///
 /// # Errors
 /// As getxattr(2).
@@ -237,7 +357,7 @@ pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> io::Resu
     Ok(rustix::fs::getxattr(proc_path(fd).as_c_str(), name, buffer)?)
 }
 
-/// listxattr(2) on a descriptor: an empty buffer asks for the size.
+/// listxattr(2) on a descriptor.
 ///
 /// # Errors
 /// As listxattr(2).

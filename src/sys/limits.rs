@@ -1,5 +1,6 @@
 //! Process-wide limits: no core file that could hold a key, as many open files as allowed.
 
+use std::fs;
 use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
@@ -18,18 +19,33 @@ pub fn disable_core_dumps() -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the number of open files to the hard limit and returns it (`None` = no limit).
+/// Open files of one process that the kernel allows at most, unless it was told otherwise.
+const OPEN_FILES_PATH: &str = "/proc/sys/fs/nr_open";
+
+/// Raises the number of open files to what the kernel allows one process, or to the hard limit
+/// where the right to pass that is missing, and returns it (`None` = no limit).
+///
+/// One process holds the files of all who use the mount, each of whom has a limit of its own.
 ///
 /// # Errors
 /// The kernel's; the old limit is still in force then.
 pub fn raise_open_files() -> io::Result<Option<u64>> {
-    let maximum = getrlimit(Resource::Nofile).maximum;
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let kernels = fs::read_to_string(OPEN_FILES_PATH).ok();
+    let kernels = kernels.and_then(|text| text.trim().parse::<u64>().ok());
+    if kernels > hard && hard.is_some() && raise_to(kernels).is_ok() {
+        return Ok(kernels);
+    }
+    raise_to(hard)?;
+    Ok(hard)
+}
+
+fn raise_to(open_files: Option<u64>) -> io::Result<()> {
     let raised = Rlimit {
-        current: maximum,
-        maximum,
+        current: open_files,
+        maximum: open_files,
     };
-    setrlimit(Resource::Nofile, raised)?;
-    Ok(maximum)
+    Ok(setrlimit(Resource::Nofile, raised)?)
 }
 
 #[cfg(test)]
@@ -37,10 +53,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_files_are_raised_to_the_hard_limit() {
-        let hard = getrlimit(Resource::Nofile).maximum;
-        assert_eq!(raise_open_files().unwrap(), hard);
-        assert_eq!(getrlimit(Resource::Nofile).current, hard);
+    fn open_files_are_raised_as_far_as_the_rights_reach() {
+        let before = getrlimit(Resource::Nofile).maximum;
+        let raised = raise_open_files().unwrap();
+        let after = getrlimit(Resource::Nofile);
+        assert_eq!((after.current, after.maximum), (raised, raised));
+        let kernels = fs::read_to_string(OPEN_FILES_PATH).unwrap().trim().parse().ok();
+        // The right to pass the hard limit is root's, and not every root's.
+        assert!(raised == before || raised == kernels, "{raised:?} from {before:?}");
+        assert!(raised.is_none() || raised >= before);
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub mod allocator;
 pub mod file_handle;
 pub mod limits;
 pub mod locked_bytes;
+pub mod thread_groups;
 
 pub use file_handle::FileHandle;
 pub use locked_bytes::LockedBytes;
+pub use thread_groups::thread_groups;

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Random operations with a model beside them, for kills at any instant.
 
-    random_ops.py run DIR MODEL SEED     until the mount goes away; MODEL (a file outside the mount) is continued if it exists
-    random_ops.py verify DIR MODEL       the tree is the model; the operation under way at the end may have happened or not
+    random_ops.py run DIR MODEL SEED [PER_S]   at most PER_S a second, until the mount goes away; MODEL (a file outside the mount) is continued if it exists
+    random_ops.py verify DIR MODEL             the tree is the model; the operation under way at the end may have happened or not
 
 The content of a file is known from its (seed, length) pieces, so the model is small.
 """
@@ -13,6 +13,7 @@ import pickle
 import random
 import shutil
 import sys
+import time
 
 GONE = {errno.ENOTCONN, errno.ECONNABORTED}
 
@@ -83,7 +84,7 @@ def applied(nodes, made, removed):
     return after
 
 
-def run(top, model, seed):
+def run(top, model, seed, per_s=None):
     rnd = random.Random(seed)
     known, pending = load(model, top)
     # None until the directory is what the model says: a kill before that leaves nothing to verify.
@@ -102,6 +103,8 @@ def run(top, model, seed):
             tree.nodes = applied(tree.nodes, made, removed)
             tree.count += 1
             step = None
+            if per_s:
+                time.sleep(1 / per_s)
     except OSError as error:
         if error.errno not in GONE:
             sys.exit(f"random_ops: {error}")
@@ -166,6 +169,6 @@ def verify(top, model):
 
 
 if sys.argv[1] == "run":
-    run(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    run(sys.argv[2], sys.argv[3], int(sys.argv[4]), *map(float, sys.argv[5:6]))
 else:
     verify(sys.argv[2], sys.argv[3])

@@ -14,6 +14,7 @@ use tallyfs::daemon::open_store::{OpenStore, Opening};
 use tallyfs::daemon::{DaemonError, key_ring};
 use tallyfs::fs::{Caller, CommitStatus, FileSystem};
 use tallyfs::sealed::keys::Kek;
+use tallyfs::store::tree::AccessTimes;
 use tempfile::TempDir;
 
 /// Who asks, unless a test says otherwise.
@@ -124,6 +125,7 @@ impl Bare {
             ring,
             config: self.config.clone(),
             clock,
+            access_times: AccessTimes::Move,
             boot_id: self.boot.to_be_bytes(),
         })?;
         self.opened = Some(opened);

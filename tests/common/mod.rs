@@ -30,7 +30,9 @@ pub mod load;
 pub mod mount;
 pub mod rng;
 pub mod scan;
+pub mod small_disk;
 pub mod tree;
+pub mod user;
 pub mod wait;
 pub mod wav;
 

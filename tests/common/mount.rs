@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::command::text;
 use super::scan::{self, Totals, Usage};
+use super::small_disk::SmallDisk;
 use super::wait;
 
 /// How to mount: options of the command line, configuration, who runs the daemon.
@@ -19,6 +20,8 @@ pub struct Setup {
     arguments: Vec<String>,
     config: Option<String>,
     user: Option<u32>,
+    disk_mib: Option<u64>,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -38,9 +41,21 @@ impl Setup {
         self
     }
 
+    /// An environment variable of the daemon.
+    pub fn environment(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Runs the daemon as this user and group; needs root.
     pub fn user(mut self, id: u32) -> Self {
         self.user = Some(id);
+        self
+    }
+
+    /// Puts the store on a disk of its own, of this size; needs root.
+    pub fn small_disk(mut self, mib: u64) -> Self {
+        self.disk_mib = Some(mib);
         self
     }
 
@@ -52,7 +67,9 @@ impl Setup {
             .tempdir()
             .expect("a temporary directory");
         let root = dir.path().canonicalize().expect("it is there");
+        let disk = self.disk_mib.map(|mib| SmallDisk::new(&root, mib));
         let mut mount = Mount {
+            disk,
             dir,
             root,
             setup: self,
@@ -76,6 +93,8 @@ exec "$@"
 
 /// A daemon with its store and mount point in a temporary directory.
 pub struct Mount {
+    // Dropped after the daemon ended, and before the directory goes.
+    disk: Option<SmallDisk>,
     // Dropped last: the mount is gone by then.
     dir: TempDir,
     root: PathBuf,
@@ -116,7 +135,8 @@ impl Mount {
 
     /// The directory with the sealed files.
     pub fn store(&self) -> PathBuf {
-        self.root.join("store")
+        let disk = self.disk.as_ref().map(SmallDisk::point);
+        disk.unwrap_or(&self.root).join("store")
     }
 
     /// The key file beside the store.
@@ -168,6 +188,13 @@ impl Mount {
         self.start();
     }
 
+    /// Stops cleanly and mounts again with these words on the command line.
+    #[track_caller]
+    pub fn remount_as(&mut self, words: &[&str]) {
+        self.setup = std::mem::take(&mut self.setup).arguments(words);
+        self.remount();
+    }
+
     /// Stops cleanly and mounts again with another configuration.
     #[track_caller]
     pub fn remount_with(&mut self, config: impl Into<String>) {
@@ -197,6 +224,11 @@ impl Mount {
     /// Process number of the daemon.
     pub fn pid(&self) -> u32 {
         self.daemon.as_ref().expect("mounted").id()
+    }
+
+    /// Sends the daemon what Ctrl-C sends.
+    pub fn interrupt(&self) {
+        send(self.daemon.as_ref().expect("mounted"), Signal::INT);
     }
 
     /// Stops the daemon by SIGTERM: it must unmount and end with 0.
@@ -279,7 +311,8 @@ impl Mount {
         command
             .current_dir(&self.root)
             .env("HOME", &self.root)
-            .env_remove("ENCRYPTION_KEY");
+            .env_remove("ENCRYPTION_KEY")
+            .envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -366,8 +399,12 @@ fn is_mounted_for(process: &str, point: &Path) -> bool {
 }
 
 fn terminate(daemon: &Child) {
+    send(daemon, Signal::TERM);
+}
+
+fn send(daemon: &Child, signal: Signal) {
     if let Some(pid) = Pid::from_raw(daemon.id().cast_signed()) {
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(pid, signal);
     }
 }
 

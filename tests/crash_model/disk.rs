@@ -160,21 +160,45 @@ impl State {
     }
 
     /// A sync that fails: some pages reach the disk, the others are clean in the cache and will never
-    /// be written unless somebody writes them again.
+    /// be written unless somebody writes them again. What is cut off or punched is a change of the
+    /// journal, which is not lost this way.
     fn fail_flush(&mut self, sequence: u64, rng: &mut Rng) {
+        let keep_percent = rng.pick(&[0, 50, 90]);
         for (index, versions) in std::mem::take(&mut self.dirty) {
-            let old = versions.partition_point(|version| version.sequence <= sequence);
-            if versions.iter().any(|version| version.cut) {
-                self.dirty.insert(index, versions);
-                continue;
+            let journaled = versions.iter().rposition(|version| version.page.is_none());
+            let safe = journaled.map_or(0, |last| last + 1);
+            // A page that was written to while the sync ran may have gone with it, too.
+            let among = if rng.one_in(2) { sequence } else { self.sequence };
+            let tried = versions.partition_point(|version| version.sequence <= among).max(safe);
+            let reached = tried > safe && rng.percent(keep_percent);
+            if reached {
+                self.make_durable(index, versions[tried - 1].page.clone());
             }
-            if old > 0 && rng.one_in(2) {
-                self.make_durable(index, versions[old - 1].page.clone());
-            }
-            if old < versions.len() {
-                self.dirty.insert(index, versions[old..].to_vec());
+            let mut left = if reached { Vec::new() } else { versions[..safe].to_vec() };
+            left.extend_from_slice(&versions[tried..]);
+            if !left.is_empty() {
+                self.dirty.insert(index, left);
             }
         }
+    }
+
+    /// Memory runs short: some pages that are clean go from the cache and come back as they are on
+    /// the disk. Returns whether one is not what it was.
+    fn evict(&mut self, rng: &mut Rng) -> bool {
+        let lost: Vec<u64> = self
+            .cache
+            .iter()
+            .filter(|(index, page)| !self.dirty.contains_key(index) && self.durable.get(index) != Some(page))
+            .map(|(index, _)| *index)
+            .filter(|_| rng.one_in(2))
+            .collect();
+        for index in &lost {
+            match self.durable.get(index).cloned() {
+                Some(page) => drop(self.cache.insert(*index, page)),
+                None => drop(self.cache.remove(index)),
+            }
+        }
+        !lost.is_empty()
     }
 
     /// Background write-back of some pages.
@@ -238,6 +262,17 @@ impl State {
             durable_size: size,
             dirty: BTreeMap::new(),
             sizes: Vec::new(),
+        }
+    }
+
+    /// What a power cut leaves for certain.
+    pub fn durable_alone(&self) -> Self {
+        Self {
+            cache: self.durable.clone(),
+            cache_size: self.durable_size,
+            durable: self.durable.clone(),
+            durable_size: self.durable_size,
+            ..Self::default()
         }
     }
 
@@ -331,6 +366,7 @@ struct Inner {
     snapshots: Vec<State>,
     /// Every page written since the last look, when somebody looks.
     written: Option<Vec<(u64, Vec<u8>)>>,
+    failed_syncs: u64,
 }
 
 /// The disk as the engine sees it.
@@ -345,6 +381,7 @@ impl Disk {
             snapshot_one_in: 0,
             snapshots: Vec::new(),
             written: None,
+            failed_syncs: 0,
         })))
     }
 
@@ -391,7 +428,19 @@ impl Disk {
     /// It failed.
     pub fn fail_flush(&self, sequence: u64) {
         let inner = &mut *self.inner();
+        inner.failed_syncs += 1;
         inner.state.fail_flush(sequence, &mut inner.rng);
+    }
+
+    /// Syncs that failed until now.
+    pub fn failed_syncs(&self) -> u64 {
+        self.inner().failed_syncs
+    }
+
+    /// Memory runs short; whether a page is not what it was.
+    pub fn evict(&self) -> bool {
+        let inner = &mut *self.inner();
+        inner.state.evict(&mut inner.rng)
     }
 }
 
@@ -470,6 +519,7 @@ impl Backing for Disk {
         match inner.faults.fail_sync_in {
             Some(0) => {
                 inner.faults.fail_sync_in = None;
+                inner.failed_syncs += 1;
                 inner.state.fail_flush(sequence, &mut inner.rng);
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }

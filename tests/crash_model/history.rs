@@ -54,6 +54,8 @@ pub struct Counts {
     pub images: u64,
     pub kills: u64,
     pub histories: u64,
+    /// Good syncs after failed ones.
+    pub made_up: u64,
 }
 
 /// A loss, with what happened before.
@@ -72,6 +74,8 @@ struct InFlight {
     ticket: SyncTicket,
     sequence: u64,
     mark: Mark,
+    /// Failed syncs when it began.
+    failed_before: u64,
 }
 
 pub struct History {
@@ -86,9 +90,11 @@ pub struct History {
     in_flight: Option<InFlight>,
     writes: u64,
     log: Vec<String>,
-    /// A sync failed: only a power cut or new content makes the disk known again.
-    tainted: bool,
-    /// A change failed after that: what the reader may see is no longer known, the history ends.
+    /// Failed syncs of the disk that were made up for: since then a sync was good, or the content is new.
+    settled: u64,
+    /// Pages that a failed sync left clean were dropped from the cache: what was not promised may be gone.
+    evicted: bool,
+    /// A change failed half-way: what the reader may see is no longer known, the history ends.
     over: bool,
     pub counts: Counts,
 }
@@ -145,7 +151,8 @@ impl History {
             in_flight: None,
             writes: seed << 20,
             log: Vec::new(),
-            tainted: false,
+            settled: 0,
+            evicted: false,
             over: false,
             counts: Counts::default(),
         }
@@ -168,7 +175,14 @@ impl History {
 
     fn step(&mut self) -> Result<(), String> {
         let before = self.oracle.clone();
+        let was_evicted = self.evicted;
         self.in_step = before.clone();
+        if self.options.failing_syncs && self.rng.one_in(4) {
+            self.disk.set_faults(Faults {
+                fail_sync_in: Some(self.rng.below(3)),
+                ..Faults::default()
+            });
+        }
         let choice = self.rng.below(100);
         match choice {
             0..34 => self.append()?,
@@ -187,10 +201,14 @@ impl History {
             95..97 => self.power_cut()?,
             _ => self.compare()?,
         }
+        self.disk.set_faults(Faults::default());
+        if self.is_tainted() && self.rng.one_in(4) {
+            self.evicted |= self.disk.evict();
+        }
         if self.in_flight.is_some() && self.rng.percent(45) {
             self.finish()?;
         }
-        self.look(&before)
+        self.look(&before, was_evicted)
     }
 
     fn changes(&mut self, change: Change) {
@@ -203,10 +221,10 @@ impl History {
     }
 
     /// Crashes the states on the way through this step and the one after it.
-    fn look(&mut self, before: &Oracle) -> Result<(), String> {
+    fn look(&mut self, before: &Oracle, was_evicted: bool) -> Result<(), String> {
         for state in self.disk.take_snapshots() {
             self.crash_images(&state, &self.in_step.clone())?;
-            if !self.over {
+            if !self.over && !self.evicted && !was_evicted {
                 self.killed_image(state, Some(before))?;
             }
         }
@@ -263,7 +281,8 @@ impl History {
             in_flight: None,
             writes: self.writes + (1 << 19),
             log: Vec::new(),
-            tainted: false,
+            settled: 0,
+            evicted: false,
             over: false,
             counts: Counts::default(),
         };
@@ -316,11 +335,7 @@ impl History {
                 });
                 Ok(())
             }
-            Err(_) if self.tainted => {
-                self.over = true;
-                Ok(())
-            }
-            Err(e) => Err(format!("write: {e}")),
+            Err(e) => self.refused(before, &format!("write: {e}")),
         }
     }
 
@@ -373,22 +388,18 @@ impl History {
 
     fn set_length(&mut self, to: u64, change: Change, name: &str) -> Result<(), String> {
         let shrinks = to < self.oracle.length();
+        let before = self.oracle.clone();
         self.changes(change);
         let outcome = self.file.set_plain_length(to);
         self.note(&format!("{name} to {to}: {outcome:?}"));
         match outcome {
             Ok(()) => {
                 if shrinks {
-                    self.oracle.promise_now();
-                    self.tainted &= to > 0;
+                    self.promise_all();
                 }
                 Ok(())
             }
-            Err(_) if self.tainted => {
-                self.over = true;
-                Ok(())
-            }
-            Err(e) => Err(format!("{name}: {e}")),
+            Err(e) => self.refused(before, &format!("{name}: {e}")),
         }
     }
 
@@ -421,16 +432,13 @@ impl History {
         }
         let from = self.rng.below(length);
         let to = (from + 1 + self.rng.below(9000)).min(length);
+        let before = self.oracle.clone();
         self.changes(Change::Zeros { from, to });
         let outcome = self.file.zero_range(from, to - from);
         self.note(&format!("zero {from} to {to}: {outcome:?}"));
         match outcome {
             Ok(()) => Ok(()),
-            Err(_) if self.tainted => {
-                self.over = true;
-                Ok(())
-            }
-            Err(e) => Err(format!("zero_range: {e}")),
+            Err(e) => self.refused(before, &format!("zero_range: {e}")),
         }
     }
 
@@ -438,20 +446,12 @@ impl History {
         if self.in_flight.is_some() {
             self.finish()?;
         }
-        if self.options.failing_syncs && self.rng.one_in(3) {
-            self.disk.set_faults(Faults {
-                fail_sync_in: Some(0),
-                ..Faults::default()
-            });
-            self.tainted = true;
-        }
         let mark = self.oracle.mark();
         let outcome = self.file.sync_now();
-        self.disk.set_faults(Faults::default());
         self.note(&format!("sync: {outcome:?}"));
         match outcome {
-            Ok(()) => self.oracle.promise(mark),
-            Err(_) if self.tainted => {}
+            Ok(()) => self.promise(mark)?,
+            Err(_) if self.is_tainted() => {}
             Err(e) => return Err(format!("sync: {e}")),
         }
         Ok(())
@@ -464,7 +464,7 @@ impl History {
         let mark = self.oracle.mark();
         let ticket = match self.file.begin_sync() {
             Ok(ticket) => ticket,
-            Err(_) if self.tainted => return Ok(()),
+            Err(_) if self.is_tainted() => return Ok(()),
             Err(e) => return Err(format!("begin_sync: {e}")),
         };
         self.note("begin sync");
@@ -478,6 +478,7 @@ impl History {
             ticket,
             sequence: self.disk.begin_flush(),
             mark,
+            failed_before: self.disk.failed_syncs(),
         });
     }
 
@@ -493,7 +494,7 @@ impl History {
                 Ok(())
             }
             Ok((_, None)) => Ok(()),
-            Err(_) if self.tainted => Ok(()),
+            Err(_) if self.is_tainted() => Ok(()),
             Err(e) => Err(format!("seal_tail: {e}")),
         }
     }
@@ -505,7 +506,6 @@ impl History {
         };
         let fails = self.options.failing_syncs && self.rng.one_in(8);
         let synced = if fails {
-            self.tainted = true;
             self.disk.fail_flush(in_flight.sequence);
             Err(std::io::Error::from_raw_os_error(libc::EIO))
         } else {
@@ -523,14 +523,15 @@ impl History {
         self.note(&format!("finish: {shown:?}"));
         match outcome {
             Ok((step, ticket)) => {
-                self.oracle.promise(in_flight.mark);
+                self.promise(in_flight.mark)?;
                 if let Some(ticket) = ticket {
                     let mark = self.oracle.mark();
                     self.put_in_flight(Running::Seal(step), ticket, mark);
                 }
                 Ok(())
             }
-            Err(_) if self.tainted => Ok(()),
+            // A failure meanwhile may be this one's, also when it was made up for.
+            Err(_) if self.is_tainted() || self.disk.failed_syncs() > in_flight.failed_before => Ok(()),
             Err(e) => Err(format!("finish: {e}")),
         }
     }
@@ -543,7 +544,7 @@ impl History {
         while self.in_flight.is_some() {
             self.finish()?;
         }
-        match (self.tainted, self.file.is_clean()) {
+        match (self.is_tainted(), self.file.is_clean()) {
             (true, _) => Ok(()),
             (false, true) => self.damage_a_head(),
             (false, false) => Err("sealing left the file unclean".into()),
@@ -566,7 +567,7 @@ impl History {
 
     /// The daemon dies and comes back; the page cache stays.
     fn kill(&mut self) -> Result<(), String> {
-        if self.tainted {
+        if self.is_tainted() {
             return Ok(());
         }
         self.in_flight = None;
@@ -587,13 +588,51 @@ impl History {
         self.disk.snapshot_one_in(6);
         self.file = file;
         self.in_flight = None;
-        self.tainted = false;
+        self.settled = 0;
+        self.evicted = false;
         self.oracle = Oracle::recovered(content, self.oracle.holes, self.options.strict);
         self.note("power cut");
         Ok(())
     }
 
+    fn is_tainted(&self) -> bool {
+        self.disk.failed_syncs() > self.settled
+    }
+
+    /// A change was refused because of a failed sync: nothing of it is there, or all of it.
+    fn refused(&mut self, before: Oracle, what: &str) -> Result<(), String> {
+        if !self.is_tainted() {
+            return Err(what.to_owned());
+        }
+        match whole(&read_all(&self.file)) {
+            Some(bytes) if bytes == self.oracle.now => {}
+            Some(bytes) if bytes == before.now => self.oracle = before,
+            _ => self.over = true,
+        }
+        Ok(())
+    }
+
+    /// A sync was good: what an earlier one lost must be written again by now.
+    fn promise(&mut self, mark: Mark) -> Result<(), String> {
+        self.oracle.promise(mark);
+        self.counts.made_up += u64::from(self.is_tainted());
+        self.settled = self.disk.failed_syncs();
+        if std::mem::take(&mut self.evicted) {
+            self.compare().map_err(|e| format!("after a good sync: {e}"))?;
+        }
+        Ok(())
+    }
+
+    fn promise_all(&mut self) {
+        self.oracle.promise_now();
+        self.settled = self.disk.failed_syncs();
+        self.evicted = false;
+    }
+
     fn compare(&mut self) -> Result<(), String> {
+        if self.evicted {
+            return Ok(());
+        }
         match whole(&read_all(&self.file)) {
             Some(bytes) if bytes == self.oracle.now => Ok(()),
             Some(bytes) => {

@@ -2,7 +2,7 @@
 
 use tallyfs::store::sealed_file::rules::{Rule, break_rule};
 
-const RULES: [(Rule, u64); 23] = [
+const RULES: [(Rule, u64); 25] = [
     (Rule::TailBeforeAck, 2_000),
     (Rule::SpareDurableSlot, 2_000),
     (Rule::SpareSyncingSlot, 200_000),
@@ -11,6 +11,8 @@ const RULES: [(Rule, u64); 23] = [
     (Rule::InPlaceBarrier, 200_000),
     (Rule::VouchBarrier, 200_000),
     (Rule::RememberFailedSync, 200_000),
+    (Rule::WriteAgain, 200_000),
+    (Rule::CheckAgain, 200_000),
     (Rule::SyncBeforeSealedHead, 200_000),
     (Rule::StopWhenOvertaken, 200_000),
     (Rule::SyncBeforeSize, 200_000),

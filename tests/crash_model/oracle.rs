@@ -149,8 +149,9 @@ impl Oracle {
         let lengths = || std::iter::once(self.promised.len() as u64).chain(self.since.iter().map(|l| l.length_after));
         let (low, high) = (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0));
         // A torn overwrite in place may be what is now the last block.
-        let torn_end =
-            found.length < low && tail_block(low - 1) == tail_block(found.length) && self.may_be_torn(found.length, 1);
+        let torn_end = found.length < low
+            && tail_block(low - 1) == tail_block(found.length)
+            && self.may_be_torn(found.length, low - found.length);
         if !torn_end && found.length < low || found.length > high {
             return Err(format!("the length is {}, allowed is {low} to {high}", found.length));
         }

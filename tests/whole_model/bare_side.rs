@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 
 use tallyfs::fs::{Attr, WriteAsked};
-use tallyfs::fs::{CopyEnd, Errno, FileSystem, Found, FsResult, Listing, OpenMode, ROOT_NODE, RenameKind, SetAttr};
+use tallyfs::fs::{
+    CopyEnd, Errno, FileSystem, Found, FsResult, Listing, NewMode, OpenMode, ROOT_NODE, RenameKind, SetAttr,
+};
 use tallyfs::id::Fh;
 
 use super::model::{Meters, Seen};
@@ -87,7 +89,7 @@ impl BareSide {
         let (fh, ino) = match known {
             Ok(attr) => (self.fs().open(attr.ino.0, mode, ROOT)?.fh, attr.ino.0),
             Err(Errno::ENOENT) if how.creates => {
-                let (entry, opened) = self.fs().create(parent, name, 0o644, mode, ROOT)?;
+                let (entry, opened) = self.fs().create(parent, name, NewMode::exactly(0o644), mode, ROOT)?;
                 (opened.fh, self.note(&entry.attr))
             }
             Err(e) => return Err(e),
@@ -137,7 +139,7 @@ impl BareSide {
     fn make(&mut self, path: &str, is_directory: bool) -> FsResult<()> {
         let (parent, name) = self.parent_of(path)?;
         let entry = if is_directory {
-            self.fs().mkdir(parent, name, 0o755, ROOT)?
+            self.fs().mkdir(parent, name, NewMode::exactly(0o755), ROOT)?
         } else {
             self.fs().symlink(parent, name, "nowhere".as_ref(), ROOT)?
         };
@@ -156,6 +158,7 @@ impl BareSide {
         let asked = WriteAsked {
             plain_offset: at,
             data,
+            caller: ROOT,
             drops_privileges: false,
             from_mapping: false,
         };
@@ -167,7 +170,7 @@ impl BareSide {
             fh: self.handle(slot).0,
             plain_offset,
         };
-        self.fs().copy_range(end(from), end(to), bytes)
+        self.fs().copy_range(end(from), end(to), bytes, ROOT)
     }
 
     /// The kernel drops what it has in mind, but for what is open.
@@ -256,7 +259,7 @@ impl Side for BareSide {
                 .map(done),
             Op::Allocate { slot, at, bytes, mode } => {
                 let fh = self.handle(*slot).0;
-                self.fs().fallocate(fh, *at, *bytes, *mode).map(done)
+                self.fs().fallocate(fh, *at, *bytes, *mode, ROOT).map(done)
             }
             Op::Copy {
                 from,

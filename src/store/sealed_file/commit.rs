@@ -20,6 +20,7 @@ use crate::store::sealed_file::{Content, HeadOnDisk, SealedFile, sealed_error};
 pub struct SyncTicket {
     number: u64,
     life: u64,
+    failures: u64,
     changes: u64,
     head: Option<u8>,
     head_on_disk: Option<HeadOnDisk>,
@@ -50,16 +51,16 @@ impl<B: Backing> SealedFile<B> {
     /// nothing any more.
     ///
     /// # Errors
-    /// [`StoreError::SyncFailed`] after an earlier failure, or a page that could not be written.
+    /// [`StoreError::Lost`] or [`StoreError::SyncFailed`] when what an earlier failure left cannot be
+    /// written again; a page that could not be written.
     pub fn begin_sync(&mut self) -> Result<SyncTicket, StoreError> {
-        if self.sync_failed {
-            return Err(StoreError::SyncFailed);
-        }
+        self.write_again()?;
         let backing = self.backing.clone();
         self.syncs_begun += 1;
         let mut ticket = SyncTicket {
             number: self.syncs_begun,
             life: self.life,
+            failures: self.sync_failures,
             changes: self.changes,
             head: None,
             head_on_disk: None,
@@ -83,6 +84,7 @@ impl<B: Backing> SealedFile<B> {
             ticket.tail_block = content.tail_slot_block;
             ticket.full_blocks = end.tail_block - 1;
             content.syncing_through = ticket.full_blocks;
+            content.since_sync.begins();
         }
         self.unsynced = false;
         Ok(ticket)
@@ -91,12 +93,19 @@ impl<B: Backing> SealedFile<B> {
     /// Flips the marks to what the ticket says, or remembers the failure.
     ///
     /// # Errors
-    /// The failure of the sync itself.
+    /// The failure of the sync itself, or of another one of this file meanwhile.
     pub fn finish_sync(&mut self, ticket: SyncTicket, synced: io::Result<()>) -> Result<(), StoreError> {
+        if let Some(content) = self.content.as_mut().filter(|_| self.life == ticket.life) {
+            content.since_sync.ends();
+        }
         if let Err(e) = synced {
-            self.sync_failed = holds(Rule::RememberFailedSync);
+            self.note_sync_failure();
             self.unsynced = true;
             return Err(e.into());
+        }
+        if self.sync_failures != ticket.failures {
+            // The kernel tells a failure once: the sync of a change told it, and it may be this one's.
+            return Err(StoreError::SyncFailed);
         }
         // Whatever another process left was in the page cache before this sync began.
         self.marks_unknown = false;
@@ -109,6 +118,7 @@ impl<B: Backing> SealedFile<B> {
         } else {
             content.marks_now(ticket)
         };
+        content.since_sync.is_durable();
         content.heads.sync_done(ticket.head);
         content.syncing_through = 0;
         content.durable_head_vouches = ticket.head_vouches;
@@ -162,9 +172,7 @@ impl<B: Backing> SealedFile<B> {
     /// # Errors
     /// The file stays open on disk, nothing is lost, and sealing can be tried again.
     pub fn seal_tail(&mut self) -> Result<(SealStep, Option<SyncTicket>), StoreError> {
-        if self.sync_failed {
-            return Err(StoreError::SyncFailed);
-        }
+        self.write_again()?;
         if self.content.is_none() && !self.is_clean() {
             // Its first head never became durable; without a byte it is an empty file.
             self.backing.set_size(0)?;
@@ -186,6 +194,7 @@ impl<B: Backing> SealedFile<B> {
             let mut page = [0; PAGE_BYTES];
             content.seal_body(generation, end.tail_block, &payload[..end.tail_bytes], &mut page)?;
             write_page(&*backing, &page, body_offset(end.tail_block))?;
+            content.since_sync.wrote(end.tail_block, 1, generation);
         }
         if !holds(Rule::SyncBeforeSealedHead) {
             self.content_mut()?.write_head(&*backing, State::Sealed)?;

@@ -5,6 +5,7 @@
 //! is the first block that is missing or partial, but never before what tails vouch for: a tail says
 //! how many blocks before it were durable when it was written.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::sealed::aead::Cipher;
@@ -108,6 +109,8 @@ impl<B: Backing> SealedFile<B> {
                 content.recovered = Some(Box::new(Recovered {
                     open_count_seen,
                     restore: Arc::default(),
+                    restored: 0,
+                    is_aside: false,
                 }));
             }
             content
@@ -155,27 +158,39 @@ impl<B: Backing> SealedFile<B> {
         Ok(())
     }
 
-    /// Puts blocks back to the body, whole. A crash on the way finds each in its slot still.
+    /// Puts blocks back to the body, whole. A crash on the way finds each in its slot still, and so
+    /// does another attempt after a failed sync: it goes on with the block that the last one was at.
     fn restore_blocks(&mut self, restore: &[Restore]) -> Result<(), StoreError> {
         let backing = self.backing.clone();
         let (in_slots, in_body): (Vec<_>, Vec<_>) = restore.iter().partition(|r| r.slot.is_some());
-        for block in in_slots.iter().chain(&in_body) {
-            let content = self.content_mut()?;
-            if block.slot.is_none() {
+        let done = self.progress()?.restored;
+        for block in in_slots.into_iter().chain(in_body).skip(done) {
+            if block.slot.is_none() && !self.progress()?.is_aside {
                 // Its body page is the only copy: another one is durable before that page changes.
+                let content = self.content_mut()?;
                 let slot = (0..SLOT_COUNT as u8).find(|&slot| !content.tails.uses(slot));
                 let slot = slot.expect("recovery uses one tail slot");
                 content.write_aside(&*backing, slot, block.block, &block.payload[..])?;
                 self.sync_backing()?;
+                self.progress()?.is_aside = true;
             }
             let content = self.content_mut()?;
             let mut page = [0; PAGE_BYTES];
             let generation = content.next_generation();
             content.seal_body(generation, block.block, &block.payload[..], &mut page)?;
             write_page(&*backing, &page, body_offset(block.block))?;
+            content.since_sync.wrote(block.block, 1, generation);
             self.sync_backing()?;
+            let progress = self.progress()?;
+            progress.restored += 1;
+            progress.is_aside = false;
         }
         Ok(())
+    }
+
+    fn progress(&mut self) -> Result<&mut Recovered, StoreError> {
+        let recovered = self.content_mut()?.recovered.as_deref_mut();
+        recovered.ok_or_else(|| io::Error::other("nothing was recovered").into())
     }
 }
 
@@ -323,6 +338,8 @@ fn recover<B: Backing>(backing: &B, head: Head, tails: Vec<Tail>) -> Result<Cont
     content.recovered = Some(Box::new(Recovered {
         open_count_seen,
         restore,
+        restored: 0,
+        is_aside: false,
     }));
     Ok(content)
 }

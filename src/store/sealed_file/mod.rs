@@ -5,10 +5,11 @@
 //! by their numbers in the format's section 5, and where they live:
 //! 1 acknowledged only after the pages are in the backing page cache (`write`); 2 slots (`slots`);
 //! 3 an open head before any fsync returns or any page in place is overwritten (`prepare_change`,
-//! `in_place_barrier`); 4 a failed sync is never forgotten, 5 sealing in steps (`commit`); 6 marks of
+//! `in_place_barrier`); 4 a failed sync is never forgotten (`again`); 5 sealing in steps (`commit`); 6 marks of
 //! another process are synced first (`prepare_change`); 7 a durable body page is overwritten only
 //! under a durable tail (`cover_tail`); 8 truncate and 9 holes (`resize`).
 
+mod again;
 mod commit;
 mod load;
 mod pages;
@@ -31,6 +32,7 @@ use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES};
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
 
+use again::{SinceSync, SyncFailure};
 pub use commit::{SealStep, SyncTicket};
 pub use read::ReadPlan;
 use slots::Slots;
@@ -60,8 +62,10 @@ pub struct SealedFile<B: Backing> {
     options: WriteOptions,
     content: Option<Content>,
     size_on_disk: u64,
-    /// A sync failed: what was written since the last good one may never be durable.
-    sync_failed: bool,
+    /// A sync failed: what was written since the last good one has to be written again.
+    sync_failure: Option<SyncFailure>,
+    /// Counts failed syncs.
+    sync_failures: u64,
     /// Found on disk by this process, which cannot know what of it (an empty size too) is durable.
     marks_unknown: bool,
     /// Something was written since the last sync began.
@@ -112,6 +116,8 @@ struct Content {
     shrink_unsynced: bool,
     /// Pages of this block and later are void but still on disk: taking them off failed.
     shrink_to: Option<u64>,
+    /// Body pages that no good sync covers yet.
+    since_sync: SinceSync,
     /// Fields of the head record that are only carried along.
     carried: HeadRecord,
 }
@@ -122,6 +128,10 @@ struct Recovered {
     open_count_seen: u32,
     /// Blocks whose body page is not what it should be.
     restore: Arc<Vec<Restore>>,
+    /// So many of them are durable in the body.
+    restored: usize,
+    /// A copy of the next one is durable in a slot.
+    is_aside: bool,
 }
 
 /// A block that has to go back to its body page.
@@ -142,7 +152,8 @@ impl<B: Backing> SealedFile<B> {
             options,
             content: None,
             size_on_disk: 0,
-            sync_failed: false,
+            sync_failure: None,
+            sync_failures: 0,
             marks_unknown: false,
             unsynced: false,
             changes: 0,

@@ -223,6 +223,7 @@ impl Content {
             recovered: None,
             shrink_unsynced: false,
             shrink_to: None,
+            since_sync: super::SinceSync::default(),
             carried: HeadRecord::empty(),
         }
     }

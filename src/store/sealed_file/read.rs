@@ -12,6 +12,7 @@ use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, SealedError
 use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
 use crate::store::sealed_file::pages::{RUN_PAGES, with_scratch};
+use crate::store::sealed_file::rules::{Rule, holds};
 use crate::store::sealed_file::{Content, HeadOnDisk, Restore, SealedFile, sealed_error};
 
 const P0: u64 = HEAD_PLAIN_BYTES as u64;
@@ -43,6 +44,8 @@ struct PageReader {
     newest: Option<Generation>,
     /// Blocks that recovery found in slots and that are not back in the body yet.
     in_slots: Option<Arc<Vec<Restore>>>,
+    /// What the page was written with, when no good sync covered it yet.
+    written_as: Option<Generation>,
 }
 
 impl PageReader {
@@ -58,6 +61,7 @@ impl PageReader {
                 .as_ref()
                 .map(|r| r.restore.clone())
                 .filter(|r| !r.is_empty()),
+            written_as: None,
         }
     }
 
@@ -76,10 +80,13 @@ impl PageReader {
             page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].copy_from_slice(&known.payload[..]);
             return Ok(Some(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]));
         }
-        if self.holes_allowed && page.iter().all(|&byte| byte == 0) {
+        if self.holes_allowed && self.written_as.is_none() && page.iter().all(|&byte| byte == 0) {
             return Ok(None);
         }
         let header = open_body(&self.key, block, page).map_err(sealed_error(PageName::Block(block)))?;
+        if self.written_as.is_some_and(|written| written != header.generation) && holds(Rule::CheckAgain) {
+            return Err(StoreError::Lost(PageName::Block(block)));
+        }
         if self.newest.is_some_and(|newest| header.generation > newest) {
             return Err(damage(SealedError::Impossible("a page newer than the sealed head")));
         }
@@ -156,7 +163,12 @@ impl<B: Backing> SealedFile<B> {
         let mut page = [0; PAGE_BYTES];
         read_full(&*self.backing, &mut page, body_offset(block))?;
         let mut out = [0; BLOCK_PLAIN_BYTES];
-        if let Some(payload) = PageReader::of(content).open(block, &mut page)? {
+        // An older page must not become part of a newer one.
+        let reader = PageReader {
+            written_as: content.since_sync.generation_of(block),
+            ..PageReader::of(content)
+        };
+        if let Some(payload) = reader.open(block, &mut page)? {
             out.copy_from_slice(payload);
         }
         Ok(out)

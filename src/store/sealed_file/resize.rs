@@ -42,7 +42,7 @@ impl<B: Backing> SealedFile<B> {
     ///
     /// A kill before the sync leaves an empty file; a power cut the old one or an empty one.
     pub(super) fn clear(&mut self) -> Result<(), StoreError> {
-        if self.content.is_none() && self.size_on_disk == 0 && !self.sync_failed {
+        if self.content.is_none() && self.size_on_disk == 0 && self.sync_failure.is_none() {
             return Ok(());
         }
         self.changes += 1;
@@ -55,7 +55,7 @@ impl<B: Backing> SealedFile<B> {
             self.sync_backing()?;
         }
         // Nothing is left that an earlier failure could have lost.
-        self.sync_failed = false;
+        self.sync_failure = None;
         self.marks_unknown = false;
         Ok(())
     }
@@ -131,7 +131,9 @@ impl<B: Backing> SealedFile<B> {
     /// instant, so that a kill never leaves a file that looks sealed.
     pub(super) fn cut_pages_from(&mut self, block: u64) -> Result<(), StoreError> {
         let size = unclean_size(body_offset(block));
-        self.content_mut()?.shrink_to = Some(block);
+        let content = self.content_mut()?;
+        content.shrink_to = Some(block);
+        content.since_sync.cut_from(block);
         self.backing.set_size(size)?;
         self.size_on_disk = size;
         self.wipe(body_offset(block))?;
@@ -150,7 +152,9 @@ impl<B: Backing> SealedFile<B> {
     fn wipe(&self, sealed_offset: u64) -> Result<(), StoreError> {
         if let Err(e) = self.backing.punch(sealed_offset, PAGE_BYTES as u64) {
             log::debug!("punching a void page: {e}; zeros are written instead");
-            write_page(&*self.backing, &[0; PAGE_BYTES], sealed_offset)?;
+            // Not behind the end: the size must stay an unclean one.
+            let bytes = self.size_on_disk.saturating_sub(sealed_offset).min(PAGE_BYTES as u64) as usize;
+            write_page(&*self.backing, &[0; PAGE_BYTES][..bytes], sealed_offset)?;
         }
         Ok(())
     }

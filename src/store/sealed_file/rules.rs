@@ -20,6 +20,10 @@ pub enum Rule {
     VouchBarrier,
     /// 4: a failed sync is remembered.
     RememberFailedSync,
+    /// 4: what was written since the last good sync is written again after a failed one.
+    WriteAgain,
+    /// 4: only a page that reads back as it was written is; an older one is not taken for it.
+    CheckAgain,
     /// 5: a sync between the tail's body page and the sealed head.
     SyncBeforeSealedHead,
     /// 5: sealing stops when somebody changed the file meanwhile.

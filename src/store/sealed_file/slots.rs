@@ -15,6 +15,8 @@ pub struct Slots {
     pub current: Option<u8>,
     /// Holds a second copy of the durable one (sealed heads); written last of all.
     pub twin: Option<u8>,
+    /// Holds the old copy of a body page that is not durably overwritten yet.
+    pub aside: Option<u8>,
 }
 
 impl Slots {
@@ -30,13 +32,14 @@ impl Slots {
             return current;
         }
         let free = || (0..SLOT_COUNT as u8).filter(|&slot| !relied_on(slot));
-        let slot = free().find(|&slot| Some(slot) != self.twin).or_else(|| free().next());
+        let spare = |slot: &u8| ![self.twin, self.aside].contains(&Some(*slot));
+        let slot = free().find(spare).or_else(|| free().next());
         slot.expect("three slots, two of them relied on")
     }
 
     /// Whether a slot holds something that counts, or that a sync may be writing.
     pub fn uses(self, slot: u8) -> bool {
-        [self.durable, self.syncing, self.current].contains(&Some(slot))
+        [self.durable, self.syncing, self.current, self.aside].contains(&Some(slot))
     }
 
     /// A sync begins: what is there now is what it may be writing.
@@ -47,6 +50,7 @@ impl Slots {
     /// The sync that began with `written` in place is done.
     pub fn sync_done(&mut self, written: Option<u8>) {
         self.syncing = None;
+        self.aside = None;
         if self.durable != written {
             self.twin = None;
         }

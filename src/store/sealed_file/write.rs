@@ -106,6 +106,8 @@ impl<B: Backing> SealedFile<B> {
                 self.size_on_disk = 0;
                 self.marks_unknown = true;
             }
+            self.write_again()?;
+            self.unsynced = true;
             self.settle_marks()?;
             let content = self.fresh_content()?;
             self.ensure_room(body_offset(1))?;
@@ -117,6 +119,10 @@ impl<B: Backing> SealedFile<B> {
         self.load_tail()?;
         if self.content_mut()?.recovered.is_some() {
             self.fence_recovered()?;
+        }
+        if self.content_mut()?.tails.aside.is_some() {
+            // The page that it is a copy of may be torn on the disk, and this change may need the slot.
+            self.sync_within()?;
         }
         let sealed_end = self.sealed_end();
         self.ensure_room(sealed_end)?;
@@ -137,7 +143,7 @@ impl<B: Backing> SealedFile<B> {
         if !self.marks_unknown || !holds(Rule::SyncUnknownMarks) {
             return Ok(());
         }
-        if self.sync_failed {
+        if self.sync_failure.is_some() {
             return Err(StoreError::SyncFailed);
         }
         self.sync_backing()?;
@@ -148,7 +154,7 @@ impl<B: Backing> SealedFile<B> {
     /// A sync of the backing file whose failure is remembered (rule 4).
     pub(super) fn sync_backing(&mut self) -> Result<(), StoreError> {
         self.backing.sync_data().map_err(|e| {
-            self.sync_failed = holds(Rule::RememberFailedSync);
+            self.note_sync_failure();
             e.into()
         })
     }
@@ -182,8 +188,8 @@ impl<B: Backing> SealedFile<B> {
         self.ensure_room(body_offset(end.tail_block + blocks as u64))?;
         let backing = self.backing.clone();
         let content = self.content_mut()?;
+        let generation = content.next_generation();
         let pages = with_scratch(blocks * PAGE_BYTES, |scratch| {
-            let generation = content.next_generation();
             let mut first = *content.tail;
             first[at..].copy_from_slice(&data[..P - at]);
             for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate() {
@@ -200,6 +206,7 @@ impl<B: Backing> SealedFile<B> {
         if pages == 0 {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
         }
+        content.since_sync.wrote(end.tail_block, pages, generation);
         content.plain_length = plain_offset_of(end.tail_block + pages as u64);
         content.tail_written = true;
         content.tail_durable_in_body = false;
@@ -304,8 +311,8 @@ impl<B: Backing> SealedFile<B> {
             self.copy_aside(first)?;
         }
         let backing = self.backing.clone();
+        let generation = self.content_mut()?.next_generation();
         let pages = with_scratch(blocks * PAGE_BYTES, |scratch| {
-            let generation = self.content_mut()?.next_generation();
             for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate() {
                 let block = first + i as u64;
                 let from = if i == 0 { at } else { 0 };
@@ -325,9 +332,14 @@ impl<B: Backing> SealedFile<B> {
         if pages == 0 {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
         }
+        self.content_mut()?.since_sync.wrote(first, pages, generation);
         if self.options.strict_overwrite {
-            // The page is there; what else a sync would write first cannot fail this write any more.
-            self.sync_backing()?;
+            // The page is there, so this write is acknowledged; a failure is remembered, and until it is
+            // made up for the old page stays where it is.
+            match self.sync_backing() {
+                Ok(()) => self.content_mut()?.tails.aside = None,
+                Err(e) => log::debug!("a sync after overwriting block {first}: {e}"),
+            }
         }
         Ok(bytes.min(pages * P - at))
     }
@@ -344,6 +356,7 @@ impl<B: Backing> SealedFile<B> {
             .find(|&slot| Some(slot) != content.tails.durable && Some(slot) != content.tails.current)
             .expect("at most two slots are in use after a sync");
         content.write_aside(&*backing, spare, block, &whole)?;
+        content.tails.aside = Some(spare);
         self.sync_backing()
     }
 }

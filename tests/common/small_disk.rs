@@ -1,0 +1,37 @@
+//! A real disk that fills up: a small ext4 on a loop device, gone with the test.
+
+use std::path::{Path, PathBuf};
+
+use super::command::{run, succeeds, text};
+
+/// A mounted file system of its own; needs root.
+pub struct SmallDisk {
+    point: PathBuf,
+}
+
+impl SmallDisk {
+    /// Makes a file system of `mib` MiB and mounts it at `dir`/disk.
+    #[track_caller]
+    pub fn new(dir: &Path, mib: u64) -> Self {
+        let (image, point) = (dir.join("disk.img"), dir.join("disk"));
+        let file = std::fs::File::create(&image).expect("an image");
+        file.set_len(mib << 20).expect("its size");
+        run("mkfs.ext4", &["-q", "-m", "0", "-b", "4096", text(&image)]);
+        std::fs::create_dir(&point).expect("a mount point");
+        run("mount", &["-o", "loop", text(&image), text(&point)]);
+        Self { point }
+    }
+
+    /// Where it is mounted.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if !succeeds("umount", &[text(&self.point)]) {
+            succeeds("umount", &["-l", text(&self.point)]);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+# POSIX calls and their errors, 398 cases (pjdfstest 0.2.2). As root: it changes users, and remounts read-only and back.
+need pjdfstest "cargo install pjdfstest@0.2.2"
+id tests >/dev/null 2>&1 || { echo "pjdfstest: missing user tests; groupadd tests && useradd -M -g tests tests" >&2; exit 2; }
+mkdir -p "$MNT/pjd" "$WORK/other" "$WORK/bin"
+chmod 755 "$MNT/pjd" "$WORK/other"
+# Another file system, for renames and links across.
+mount -t tmpfs none "$WORK/other"
+# The helper mount.fuse cannot remount, so mount(8) is told to leave it out.
+printf '#!/bin/sh\nexec %s -i "$@"\n' "$(command -v mount)" >"$WORK/bin/mount"
+chmod 755 "$WORK/bin/mount"
+cat >"$WORK/pjdfstest.toml" <<'TOML'
+[features]
+posix_fallocate = {}
+rename_ctime = {}
+stat_st_birthtime = {}
+utime_now = {}
+utimensat = {}
+
+[settings]
+naptime = 0.01
+allow_remount = true
+
+[dummy_auth]
+entries = [["nobody", "nogroup"], ["tests", "tests"]]
+TOML
+(umask 022; PATH=$WORK/bin:$PATH timeout 900 pjdfstest -c "$WORK/pjdfstest.toml" -p "$MNT/pjd" -s "$WORK/other" -v) >"$LOG" 2>&1
+umount "$WORK/other"
+mount -i -o remount,rw "$MNT" 2>/dev/null
+grep -q '^Summary' "$LOG" || case_is failed whole "did not come to its end"
+while read -r name verdict; do
+    case $verdict in
+        ok) case_is passed "$name";;
+        FAILED) case_is failed "$name";;
+        skipped) case_is skipped "$name" "$(grep -A2 "^$name .*skipped" "$LOG" | sed -n '3s/^\s*//p')";;
+    esac
+done < <(grep -E '^[a-z_:0-9]+ +(ok|FAILED|skipped)$' "$LOG")
