@@ -4,7 +4,7 @@
 
 #[path = "crash_model/disk.rs"]
 mod disk;
-#[path = "crash_model/rng.rs"]
+#[path = "common/rng.rs"]
 mod rng;
 
 use std::collections::HashMap;

@@ -13,6 +13,7 @@ mod ledger_load;
 pub mod mount;
 pub mod mount_point;
 pub mod mount_table;
+pub mod open_store;
 pub mod options;
 pub mod repair;
 mod serve;

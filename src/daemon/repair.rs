@@ -6,19 +6,17 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use rustix::mount::MountFlags;
-
 use crate::audio::wav::Wav;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::daemon::DaemonError;
 use crate::daemon::layout::Store;
-use crate::daemon::serve::{self, Quiet};
-use crate::daemon::start_up::{self, Trust};
-use crate::db::Writer;
+use crate::daemon::open_store::{OpenStore, Opening, Trust};
+use crate::daemon::start_up::boot_id;
 use crate::fs::{Caller, Errno, FileSystem, Found, FsResult, NewTime, OpenMode, ROOT_NODE, SetAttr, WriteAsked};
 use crate::sealed::HEAD_PLAIN_BYTES;
 use crate::sealed::keyring::KeyRing;
+use crate::store::tree::AccessTimes;
 
 /// What was done about one file.
 pub struct Reopened {
@@ -34,27 +32,23 @@ pub struct Reopened {
 /// # Errors
 /// As a mount; what was done on disk stays.
 pub fn repair(store: &Store, ring: KeyRing, paths: &[Vec<u8>]) -> Result<Vec<Reopened>, DaemonError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let config = Arc::new(Config::default());
-    let tree = Arc::new(serve::open_tree(&store.paths().data(), MountFlags::NOATIME).map_err(DaemonError::Data)?);
-    let started = start_up::start(store.paths(), &tree, &config, &*clock, Trust::Nothing)?;
-    let built = serve::build(started, tree, ring, config, clock.clone())?;
-    let (fs, dirty) = (built.fs, built.dirty);
+    let opened = OpenStore::open(Opening {
+        paths: store.paths(),
+        ring,
+        config: Arc::new(Config::default()),
+        clock: Arc::new(SystemClock::new()),
+        access_times: AccessTimes::Stay,
+        boot_id: boot_id().map_err(DaemonError::Data)?,
+        trust: Trust::Nothing,
+    })?;
     let reopened = paths
         .iter()
         .map(|path| Reopened {
             path: path.clone(),
-            outcome: reopen(&fs, path).map_err(|e| std::io::Error::from_raw_os_error(e.0).to_string()),
+            outcome: reopen(opened.fs(), path).map_err(|e| std::io::Error::from_raw_os_error(e.0).to_string()),
         })
         .collect();
-    let mut source = built.source;
-    let writer = Writer::spawn(
-        built.database,
-        built.first_ask,
-        move |ask| source.collect(ask),
-        move || clock.now(),
-    );
-    serve::finish(&fs, &dirty, writer.map_err(DaemonError::Thread)?, Quiet::Yes)?;
+    opened.close()?;
     Ok(reopened)
 }
 

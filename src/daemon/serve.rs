@@ -1,36 +1,30 @@
 //! Serving a store: what was there is counted, then mounted, served, sealed and saved.
 //!
-//! Order of stopping: no more requests (unmounted), the committer seals, the data is synced, the
-//! database gets its last rows and the mark that the store is clean, the dirty log goes. A kill
-//! anywhere in between leaves a store that the next start recovers.
+//! A stop lets no more requests in (unmounted) before the store is put away: `open_store` has that
+//! order, and what a kill in between leaves.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::mount::MountFlags;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::daemon::baseline::{Known, Unhashed};
+use crate::daemon::baseline::Unhashed;
 use crate::daemon::mount::{MountGuard, Unmounted};
+use crate::daemon::open_store::{OpenStore, Opening, Quiet, Trust, put_away};
 use crate::daemon::signals::{SignalThread, Stop};
-use crate::daemon::start_up::{self, Started, Trust};
-use crate::daemon::write_back::WriteBack;
+use crate::daemon::start_up::boot_id;
 use crate::daemon::{DaemonError, Parts};
-use crate::db::{Ask, Database, Writer};
-use crate::fs::{Caller, FileSystem};
+use crate::db::Writer;
+use crate::fs::FileSystem;
 use crate::fuse::{Invalidator, Session};
 use crate::id::Ino;
-use crate::recovery::Unclean;
-use crate::sealed::keyring::KeyRing;
-use crate::sealed::row_mac::RowKey;
 use crate::store::dirty_log::DirtyLog;
-use crate::store::tree::{AccessTimes, Tree};
+use crate::store::tree::AccessTimes;
 use crate::sys;
 
 /// Threads that serve requests, at least.
@@ -45,10 +39,6 @@ const DATE_DIRECTORIES_EVERY: u64 = 120;
 const GIVE_BACK_EVERY: u64 = 20;
 /// Priority of the thread that hashes: the lowest.
 const HASHER_NICE: i32 = 19;
-/// Descriptors left for recordings and connections when directories are kept open.
-const DESCRIPTORS_FOR_FILES: u64 = 4096;
-/// Directories that are kept open for speed; the others are opened for each request.
-const DIRECTORIES_KEPT_OPEN_MAX: u64 = 65_536;
 
 /// Recovers, mounts, serves, seals.
 ///
@@ -62,29 +52,21 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
-    let tree = Arc::new(open_tree(&parts.store.paths().data(), parts.mount_plan.flags).map_err(DaemonError::Data)?);
-    let started = start_up::start(parts.store.paths(), &tree, &config, &*clock, Trust::Rows)?;
-    let Built {
-        fs,
-        dirty,
-        mut database,
-        mut source,
-        first_ask,
-        unsaved,
-    } = build(started, tree, parts.ring, config.clone(), clock.clone())?;
+    let mut opened = OpenStore::open(Opening {
+        paths: parts.store.paths(),
+        ring: parts.ring,
+        config: config.clone(),
+        clock,
+        access_times: access_times(parts.mount_plan.flags),
+        boot_id: boot_id().map_err(DaemonError::Data)?,
+        trust: Trust::Rows,
+    })?;
+    let (fs, dirty) = (opened.fs().clone(), opened.dirty().clone());
     let later = Later {
-        unhashed: Unhashed::new(database.path()),
-        unsaved,
+        unhashed: Unhashed::new(&parts.store.paths().database()),
+        unsaved: opened.take_unsaved(),
     };
-    let first_ask = save_first(&mut database, &mut source, first_ask);
-    let writer_clock = clock.clone();
-    let writer = Writer::spawn(
-        database,
-        first_ask,
-        move |ask| source.collect(ask),
-        move || writer_clock.now(),
-    );
-    let writer = writer.map_err(DaemonError::Thread)?;
+    let writer = opened.into_writer().map_err(DaemonError::Thread)?;
     let mounted = parts.mount_plan.mount()?;
     let threads = match config.service.threads {
         0 => thread::available_parallelism()
@@ -108,18 +90,12 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         later,
     );
     let quiet = *served.as_ref().unwrap_or(&Quiet::No);
-    finish(&fs, &dirty, writer, quiet)?;
+    put_away(&fs, &dirty, quiet, || {
+        writer
+            .stop()
+            .ok_or_else(|| DaemonError::Writer("its thread panicked".to_owned()))
+    })?;
     served.map(|_| ())
-}
-
-/// A file system that nobody uses yet.
-pub(super) struct Built {
-    pub fs: Arc<FileSystem>,
-    pub dirty: Arc<DirtyLog>,
-    pub database: Database,
-    pub source: WriteBack,
-    pub first_ask: Ask,
-    pub unsaved: Vec<Ino>,
 }
 
 /// What is saved now and then.
@@ -136,110 +112,13 @@ struct Later {
     unsaved: Vec<Ino>,
 }
 
-/// Puts the file system together and takes over what a crash left unclean.
-pub(super) fn build(
-    started: Started,
-    tree: Arc<Tree>,
-    ring: KeyRing,
-    config: Arc<Config>,
-    clock: Arc<dyn Clock>,
-) -> Result<Built, DaemonError> {
-    let ring = Arc::new(ring);
-    let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
-    let known_heads = Arc::new(Known::open(started.database.path(), ring.clone()));
-    let fs = FileSystem::new(crate::fs::Parts {
-        tree,
-        ledger: started.ledger,
-        links: started.links,
-        dirty: started.dirty.clone(),
-        ring,
-        config,
-        clock: clock.clone(),
-        known_heads,
-        daemon: Caller {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            thread: 0,
-        },
-    });
-    let fs = Arc::new(fs.map_err(DaemonError::Data)?);
-    fs.place_all();
-    adopt(&fs, &started.unclean);
-    Ok(Built {
-        source: WriteBack::new(fs.clone(), started.dirty.clone(), clock, key),
-        fs,
-        dirty: started.dirty,
-        database: started.database,
-        first_ask: started.first_ask,
-        unsaved: started.unsaved,
-    })
-}
-
-/// What was counted is in the database before the first request; if that fails the writer goes on
-/// trying.
-fn save_first(database: &mut Database, source: &mut WriteBack, first_ask: Ask) -> Ask {
-    if first_ask == Ask::Dirty {
-        return first_ask;
-    }
-    let collected = source.collect(first_ask);
-    match database.replace(&collected.batch) {
-        Ok(()) => {
-            (collected.on_committed)();
-            Ask::Dirty
-        }
-        Err(e) => {
-            log::error!("{e}; recordings go on, and it is tried again");
-            (collected.on_failed)(collected.batch);
-            first_ask
-        }
-    }
-}
-
-pub(super) fn open_tree(data: &Path, flags: MountFlags) -> io::Result<Tree> {
-    let root: OwnedFd = rustix::fs::open(
-        data,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
-        .current
-        .unwrap_or(u64::MAX);
-    let for_directories = limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2;
-    let access_times = if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
+/// Reading moves access times, unless the mount says otherwise.
+fn access_times(flags: MountFlags) -> AccessTimes {
+    if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
         AccessTimes::Stay
     } else {
         AccessTimes::Move
-    };
-    Tree::new(root, for_directories.min(DIRECTORIES_KEPT_OPEN_MAX), access_times)
-}
-
-/// Files that a crash left unclean: their lengths count before the first request.
-fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
-    let (mut bytes, mut failed_count) = (0, 0);
-    for file in unclean {
-        match fs.adopt_unclean(file.parent, &file.name) {
-            Ok(Some(length)) => bytes += length,
-            Ok(None) => failed_count += 1,
-            Err(e) => log::warn!(
-                "{:?}: cannot be recovered: errno {}",
-                String::from_utf8_lossy(&file.name),
-                e.0
-            ),
-        }
     }
-    if !unclean.is_empty() {
-        log::info!(
-            "recovered {} recordings that were being written ({bytes} bytes, {failed_count} damaged)",
-            unclean.len()
-        );
-    }
-}
-
-/// Whether requests can still come while the store is put away.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Quiet {
-    Yes,
-    No,
 }
 
 /// Why serving ended.
@@ -347,36 +226,4 @@ fn hash_contents(fs: &FileSystem, later: &Later) {
         later.unhashed.feed(fs);
         fs.hash_next(WRITE_BACK_PACE);
     }
-}
-
-/// Seals and saves everything; the store is clean only when both went well.
-pub(super) fn finish(
-    fs: &Arc<FileSystem>,
-    dirty: &Arc<DirtyLog>,
-    writer: Writer,
-    quiet: Quiet,
-) -> Result<(), DaemonError> {
-    if quiet == Quiet::Yes {
-        fs.release_all();
-    }
-    let unsealed_count = fs.seal_all();
-    let synced = fs.sync_store();
-    let saved = writer.stop();
-    let Some((mut database, last_write)) = saved else {
-        return Err(DaemonError::Writer("its thread panicked".to_owned()));
-    };
-    last_write.map_err(DaemonError::Database)?;
-    synced.map_err(DaemonError::Data)?;
-    if quiet == Quiet::No {
-        log::warn!("sealed and saved what was closed; the next start recovers the rest");
-        return Ok(());
-    }
-    if unsealed_count > 0 {
-        log::error!("{unsealed_count} recordings could not be sealed; they are recovered at the next start");
-        return Ok(());
-    }
-    database.mark_clean().map_err(DaemonError::Database)?;
-    dirty.finish();
-    log::info!("unmounted; everything is sealed and saved");
-    Ok(())
 }

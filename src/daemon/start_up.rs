@@ -56,9 +56,9 @@ pub fn start(
     tree: &Tree,
     config: &Config,
     clock: &dyn Clock,
+    boot_id: [u8; 16],
     trust: Trust,
 ) -> Result<Started, DaemonError> {
-    let boot_id = boot_id().map_err(DaemonError::Data)?;
     let (mut database, found) =
         Database::open(&paths.database(), clock.now().as_secs()).map_err(DaemonError::Database)?;
     if let Found::SetAside { path, reason } = &found {
@@ -109,7 +109,11 @@ pub fn start(
     })
 }
 
-fn boot_id() -> std::io::Result<[u8; 16]> {
+/// The kernel's name of this boot of the machine.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn boot_id() -> std::io::Result<[u8; 16]> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16)

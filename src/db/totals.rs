@@ -34,17 +34,15 @@ impl<'a> Totals<'a> {
         let (order, depths) = totals.top_down();
         for same in links.chunk_by(|a, b| a.ino == b.ino) {
             if let Some(at) = totals.common_ancestor(&depths, same) {
-                totals.total[at].bytes += same[0].bytes;
-                totals.total[at].files += 1;
+                let total = &mut totals.total[at];
+                *total = total.saturating_add(Meters::of_file(same[0].bytes));
             }
         }
         for &at in order.iter().rev() {
             if let Some(parent) = totals.parent(at) {
                 let below = totals.total[at];
                 let total = &mut totals.total[parent];
-                total.bytes += below.bytes;
-                total.files += below.files;
-                total.dirs += below.dirs;
+                *total = total.saturating_add(below);
             }
         }
         totals
@@ -185,5 +183,11 @@ mod tests {
         let totals = Totals::new(&rows, &[link(70, 6), link(70, 5)]);
         assert_eq!(totals.mount().bytes, 1003);
         assert_eq!(Totals::new(&[], &[]).mount(), Meters::default());
+    }
+
+    #[test]
+    fn figures_at_the_end_of_the_numbers_stay_there() {
+        let rows = [dir(2, 2, 1, 0), dir(5, 2, u64::MAX, 0)];
+        assert_eq!(Totals::new(&rows, &[link(70, 5)]).mount(), meters(u64::MAX, 3, 0));
     }
 }

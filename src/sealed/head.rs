@@ -9,6 +9,7 @@
 
 use super::aead::Aead;
 use super::keys::{FileKey, IDENTITY_BYTES};
+use super::length::MAX_PLAIN_LENGTH;
 use super::{HEAD_PLAIN_BYTES, NONCE_BYTES, PAGE_BYTES, Page, SealedError, TAG_BYTES};
 
 /// Bytes of the head record.
@@ -140,6 +141,10 @@ impl HeadRecord {
             1 => State::Sealed,
             _ => return Err(SealedError::Impossible("state")),
         };
+        let plain_length = u64_at(12);
+        if plain_length > MAX_PLAIN_LENGTH {
+            return Err(SealedError::Impossible("plaintext length"));
+        }
         let mut content_sha256 = [0; 32];
         content_sha256.copy_from_slice(&bytes[44..76]);
         Ok(Self {
@@ -147,7 +152,7 @@ impl HeadRecord {
             state,
             holes_allowed: bytes[9] & 1 == 1,
             head_bytes,
-            plain_length: u64_at(12),
+            plain_length,
             body_pages: u64_at(20),
             floor: Floor {
                 block: u64_at(28),
@@ -206,4 +211,26 @@ fn head_aad(page: &Page) -> [u8; IDENTITY_BYTES + 1] {
     let mut aad = [b'H'; IDENTITY_BYTES + 1];
     aad[..IDENTITY_BYTES].copy_from_slice(&page[..IDENTITY_BYTES]);
     aad
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_no_file_can_have_is_refused() {
+        let mut text = [0; RECORD_BYTES];
+        for (plain_length, fits) in [
+            (MAX_PLAIN_LENGTH, true),
+            (MAX_PLAIN_LENGTH + 1, false),
+            (u64::MAX, false),
+        ] {
+            let record = HeadRecord {
+                plain_length,
+                ..HeadRecord::empty()
+            };
+            record.encode(&mut text);
+            assert_eq!(HeadRecord::decode(&text) == Ok(record), fits, "{plain_length}");
+        }
+    }
 }

@@ -31,6 +31,8 @@ const HEADER_BYTES: usize = 40;
 const RECORD_BYTES: usize = 16;
 /// Taken on the disk ahead, so that appends do not fail when it is full.
 const PREALLOCATED_BYTES: u64 = 64 * 1024;
+/// Epochs count write-backs: one from here on is a damaged number, and behind it there would be none.
+const EPOCH_MAX: u64 = u64::MAX / 2;
 /// Makes a record of zeros, or of the wrong epoch, no record.
 const CHECK_SALT: u64 = 0x7461_6c6c_7966_7301;
 
@@ -80,14 +82,15 @@ pub struct Rotated {
 
 impl DirtyLog {
     /// Reads what an earlier daemon left in `dir` and begins a new log there, with an epoch behind
-    /// all of them and behind `saved_epoch`, the last one in the database. The old logs stay until
-    /// [`DirtyLog::retire`].
+    /// all of them and behind `saved_epoch`, the last one in the database, unless that number cannot
+    /// be. The old logs stay until [`DirtyLog::retire`].
     ///
     /// # Errors
     /// When no log can be made; a full disk is none, there it does without.
     pub fn open(dir: &Path, boot_id: [u8; 16], saved_epoch: u64) -> io::Result<(Self, Leftover)> {
         let logs = logs_in(dir)?;
-        let last = logs.iter().map(|(epoch, _)| *epoch).max().unwrap_or(0).max(saved_epoch);
+        let saved = Some(saved_epoch).filter(|&epoch| epoch < EPOCH_MAX);
+        let last = logs.iter().map(|(epoch, _)| *epoch).chain(saved).max().unwrap_or(0);
         let leftover = read_all(&logs, boot_id);
         let (current, lost) = begin_or_lose(dir, boot_id, last + 1)?;
         let log = Self {
@@ -333,7 +336,7 @@ fn logs_in(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
         let epoch = name
             .to_str()
             .and_then(|name| name.strip_prefix("dirty-")?.strip_suffix(".log")?.parse().ok());
-        if let Some(epoch) = epoch {
+        if let Some(epoch) = epoch.filter(|&epoch| epoch < EPOCH_MAX) {
             logs.push((epoch, entry.path()));
         }
     }
@@ -422,6 +425,19 @@ mod tests {
         assert!(leftover.found && !leftover.usable);
         log.finish();
         assert!(logs_in(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_epoch_that_cannot_be_is_not_gone_on_from() {
+        let dir = tempfile::tempdir().unwrap();
+        for stray in [u64::MAX, EPOCH_MAX] {
+            fs::write(dir.path().join(format!("dirty-{stray}.log")), b"").unwrap();
+            let (log, leftover) = DirtyLog::open(dir.path(), BOOT, stray).unwrap();
+            assert_eq!((log.epoch(), leftover.found), (1, false));
+            log.enter().mark(Ino(5), &AtomicU64::new(0));
+            assert!(log.has_marks());
+            log.finish();
+        }
     }
 
     #[test]

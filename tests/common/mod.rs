@@ -23,10 +23,13 @@ macro_rules! cases {
     };
 }
 
+pub mod bare;
 pub mod command;
 pub mod damage;
+pub mod env;
 pub mod load;
 pub mod mount;
+pub mod rng;
 pub mod scan;
 pub mod small_disk;
 pub mod tree;
@@ -38,6 +41,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+pub use bare::Bare;
 pub use command::{run, run_in, succeeds};
 pub use mount::{Mount, Setup};
 pub use rustix::io::Errno;

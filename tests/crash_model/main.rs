@@ -4,24 +4,17 @@
 //! images (`--features rule-switches` adds the proof that every write rule is needed); `TALLYFS_CRASH_SEED` starts at another seed. A failure prints its seed.
 
 mod disk;
+#[path = "../common/env.rs"]
+mod env;
 mod history;
 #[cfg(feature = "rule-switches")]
 mod mutations;
 mod oracle;
+#[path = "../common/rng.rs"]
 mod rng;
 
+use env::from_env;
 use history::{Counts, History, Options};
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test takes its own settings from the environment"
-)]
-fn from_env(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(otherwise)
-}
 
 /// Runs histories until `images` crash images were looked at.
 fn run(first_seed: u64, images: u64) -> Result<Counts, (u64, Counts, String)> {

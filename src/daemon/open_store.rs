@@ -1,0 +1,271 @@
+//! A store that is in use, without its mount: brought up to date, and put away again. The daemon
+//! serves it; the tests of the file system call it directly.
+//!
+//! Order of putting away: the committer seals, the data is synced, the database gets its last rows
+//! and the mark that the store is clean, the dirty log goes. A kill anywhere in between, or dropping
+//! the value instead, leaves a store that the next opening recovers.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::DaemonError;
+use crate::daemon::baseline::Known;
+use crate::daemon::layout::StorePaths;
+use crate::daemon::start_up::{self, Started};
+use crate::daemon::write_back::WriteBack;
+use crate::db::{Ask, Database, Error, Writer};
+use crate::fs::{Caller, FileSystem};
+use crate::id::Ino;
+use crate::recovery::Unclean;
+use crate::sealed::keyring::KeyRing;
+use crate::sealed::row_mac::RowKey;
+use crate::store::dirty_log::DirtyLog;
+use crate::store::tree::{AccessTimes, Tree};
+
+pub use crate::daemon::start_up::Trust;
+
+/// Descriptors left for recordings and connections when directories are kept open.
+const DESCRIPTORS_FOR_FILES: u64 = 4096;
+/// Directories that are kept open for speed; the others are opened for each request.
+const DIRECTORIES_KEPT_OPEN_MAX: u64 = 65_536;
+
+/// What a store is opened with.
+pub struct Opening<'a> {
+    /// The store; whoever opens it holds its lock.
+    pub paths: &'a StorePaths,
+    /// Its key ring, with the key in it.
+    pub ring: KeyRing,
+    /// The checked configuration.
+    pub config: Arc<Config>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Whether reading moves access times.
+    pub access_times: AccessTimes,
+    /// Which boot of the machine this is: after another one everything is counted.
+    pub boot_id: [u8; 16],
+    /// Whether what the database says may be taken for what is on disk.
+    pub trust: Trust,
+}
+
+/// Whether requests can still come while the store is put away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Quiet {
+    /// None comes.
+    Yes,
+    /// Files are still open, and stay unsealed.
+    No,
+}
+
+/// A store in use.
+pub struct OpenStore {
+    fs: Arc<FileSystem>,
+    dirty: Arc<DirtyLog>,
+    clock: Arc<dyn Clock>,
+    database: Database,
+    source: WriteBack,
+    unsaved: Vec<Ino>,
+    /// What the next write-back has to write.
+    ask: Ask,
+}
+
+impl OpenStore {
+    /// Counts what is there, takes over what a crash left unsealed, and saves what was found.
+    ///
+    /// # Errors
+    /// The database or the data directory cannot be used.
+    pub fn open(opening: Opening<'_>) -> Result<Self, DaemonError> {
+        let Opening {
+            paths,
+            ring,
+            config,
+            clock,
+            access_times,
+            boot_id,
+            trust,
+        } = opening;
+        let tree = Arc::new(open_tree(&paths.data(), access_times).map_err(DaemonError::Data)?);
+        let Started {
+            database,
+            ledger,
+            links,
+            dirty,
+            unclean,
+            unsaved,
+            first_ask,
+        } = start_up::start(paths, &tree, &config, &*clock, boot_id, trust)?;
+        let ring = Arc::new(ring);
+        let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
+        let known_heads = Arc::new(Known::open(database.path(), ring.clone()));
+        let fs = FileSystem::new(crate::fs::Parts {
+            tree,
+            ledger,
+            links,
+            dirty: dirty.clone(),
+            ring,
+            config,
+            clock: clock.clone(),
+            known_heads,
+            daemon: Caller {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+                thread: 0,
+            },
+        });
+        let fs = Arc::new(fs.map_err(DaemonError::Data)?);
+        fs.place_all();
+        adopt(&fs, &unclean);
+        let source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone(), key);
+        let mut opened = Self {
+            fs,
+            dirty,
+            clock,
+            database,
+            source,
+            unsaved,
+            ask: first_ask,
+        };
+        if first_ask == Ask::Everything
+            && let Err(e) = opened.save()
+        {
+            log::error!("{e}; recordings go on, and it is tried again");
+        }
+        Ok(opened)
+    }
+
+    /// The file system.
+    pub fn fs(&self) -> &Arc<FileSystem> {
+        &self.fs
+    }
+
+    /// What is noted before directories change.
+    pub fn dirty(&self) -> &Arc<DirtyLog> {
+        &self.dirty
+    }
+
+    /// Directories in which a killed daemon had changes that it did not save, told once.
+    pub fn take_unsaved(&mut self) -> Vec<Ino> {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// One write-back, here and now; the daemon leaves them to [`OpenStore::into_writer`].
+    ///
+    /// # Errors
+    /// The database took nothing; the next one writes it.
+    pub fn save(&mut self) -> Result<(), Error> {
+        let collected = self.source.collect(self.ask);
+        let written = match self.ask {
+            Ask::Dirty => self.database.commit(&collected.batch),
+            Ask::Everything => self.database.replace(&collected.batch),
+        };
+        match &written {
+            Ok(()) => {
+                (collected.on_committed)();
+                self.ask = Ask::Dirty;
+            }
+            Err(_) => (collected.on_failed)(collected.batch),
+        }
+        written
+    }
+
+    /// Hands the database to a thread that writes back from now on.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn into_writer(self) -> io::Result<Writer> {
+        let Self {
+            clock,
+            database,
+            mut source,
+            ask,
+            ..
+        } = self;
+        Writer::spawn(database, ask, move |ask| source.collect(ask), move || clock.now())
+    }
+
+    /// Puts the store away after the last request.
+    ///
+    /// # Errors
+    /// See [`put_away`].
+    pub fn close(mut self) -> Result<(), DaemonError> {
+        self.fs.stop();
+        let (fs, dirty) = (self.fs.clone(), self.dirty.clone());
+        put_away(&fs, &dirty, Quiet::Yes, move || {
+            let saved = self.save();
+            Ok((self.database, saved))
+        })
+    }
+}
+
+/// Seals and saves everything; the store is clean only when both went well. `last_save` is called
+/// after that was synced; it writes the last rows and gives the database back.
+///
+/// # Errors
+/// What was acknowledged stays on disk, and the next opening counts it.
+pub fn put_away(
+    fs: &FileSystem,
+    dirty: &DirtyLog,
+    quiet: Quiet,
+    last_save: impl FnOnce() -> Result<(Database, Result<(), Error>), DaemonError>,
+) -> Result<(), DaemonError> {
+    if quiet == Quiet::Yes {
+        fs.release_all();
+    }
+    let unsealed_count = fs.seal_all();
+    let synced = fs.sync_store();
+    let (mut database, saved) = last_save()?;
+    saved.map_err(DaemonError::Database)?;
+    synced.map_err(DaemonError::Data)?;
+    if quiet == Quiet::No {
+        log::warn!("sealed and saved what was closed; the next start recovers the rest");
+        return Ok(());
+    }
+    if unsealed_count > 0 {
+        log::error!("{unsealed_count} recordings could not be sealed; they are recovered at the next start");
+        return Ok(());
+    }
+    database.mark_clean().map_err(DaemonError::Database)?;
+    dirty.finish();
+    log::info!("everything is sealed and saved");
+    Ok(())
+}
+
+fn open_tree(data: &Path, access_times: AccessTimes) -> io::Result<Tree> {
+    let root: OwnedFd = rustix::fs::open(
+        data,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX);
+    let for_directories = limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2;
+    Tree::new(root, for_directories.min(DIRECTORIES_KEPT_OPEN_MAX), access_times)
+}
+
+/// Files that a crash left unclean: their lengths count before the first request.
+fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
+    let (mut bytes, mut failed_count) = (0, 0);
+    for file in unclean {
+        match fs.adopt_unclean(file.parent, &file.name) {
+            Ok(Some(length)) => bytes += length,
+            Ok(None) => failed_count += 1,
+            Err(e) => log::warn!(
+                "{:?}: cannot be recovered: errno {}",
+                String::from_utf8_lossy(&file.name),
+                e.0
+            ),
+        }
+    }
+    if !unclean.is_empty() {
+        log::info!(
+            "recovered {} recordings that were being written ({bytes} bytes, {failed_count} damaged)",
+            unclean.len()
+        );
+    }
+}
