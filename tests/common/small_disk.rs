@@ -1,6 +1,8 @@
 //! A real disk that fills up or hangs: a small ext4 on a loop device, gone with the test.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use super::command::{run, succeeds, text};
 
@@ -27,20 +29,34 @@ impl SmallDisk {
         &self.point
     }
 
-    /// Makes every change of the disk hang until the guard is dropped.
+    /// Makes every change of the disk hang until the guard is dropped, or the test is killed.
     #[track_caller]
-    pub fn freeze(&self) -> Frozen<'_> {
-        run("fsfreeze", &["--freeze", text(&self.point)]);
-        Frozen(self)
+    pub fn freeze(&self) -> Frozen {
+        // Started before: a child of the test closes the test's files when it starts, which asks the hanging daemon.
+        let mut helper = Command::new("sh")
+            .args(["-c", FREEZE, "sh", text(&self.point)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut said = String::new();
+        let output = helper.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut said).expect("a line");
+        assert_eq!(said, "frozen\n", "fsfreeze does not work here");
+        Frozen(helper)
     }
 }
 
-/// A disk that hangs; dropping it lets everything go on.
-pub struct Frozen<'a>(&'a SmallDisk);
+/// Freezes a disk until its input ends.
+const FREEZE: &str = r#"fsfreeze --freeze "$1" && echo frozen; cat >/dev/null; fsfreeze --unfreeze "$1""#;
 
-impl Drop for Frozen<'_> {
+/// A disk that hangs; dropping it lets everything go on.
+pub struct Frozen(Child);
+
+impl Drop for Frozen {
     fn drop(&mut self) {
-        succeeds("fsfreeze", &["--unfreeze", text(&self.0.point)]);
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 
