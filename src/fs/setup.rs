@@ -113,6 +113,7 @@ impl FileSystem {
 
     /// Takes a file up whose row is missing, or has no hash: notes where it is and what its head says,
     /// and has it hashed. A head that is older than what is known stays what it is, for the alarm.
+    /// What an earlier daemon left was synced before ([`FileSystem::sync_store`]): no row is ahead of it.
     pub fn take_up(&self, parent: Ino, name: &[u8]) {
         let Ok(pin) = self.pin_at(parent, name) else {
             return;
@@ -122,10 +123,8 @@ impl FileSystem {
         if self.sealed_and_idle(node, &mut state).is_some() {
             self.notes.placed(node.ino, parent, name);
             self.note_sealed(node, &state);
-            if state.opens == 0 {
-                state.put_away();
-            }
         }
+        state.put_away_if_idle();
     }
 
     /// The same for every file that lies directly in a directory: what a killed daemon had not saved.
