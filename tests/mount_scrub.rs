@@ -120,6 +120,7 @@ fn a_refused_change_leaves_a_recording_as_well_known_as_before() {
         .open(mount.path("acme/call.wav"))
         .unwrap();
     refused(std::io::Write::write(&mut &file, &[1; 5000]), Errno::DQUOT);
+    refused(file.set_len(100_000), Errno::DQUOT);
     drop(file);
     mount.stop();
     let answer = tally(&["scrub", text(&mount.store()), "--json"]).ends(0).json();
