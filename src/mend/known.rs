@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::finding::Kind;
 use crate::clock::Clock;
-use crate::db::{self, Reader, SealedRow};
+use crate::db::{self, PlaceRow, Reader, SealedRow};
 use crate::id::Ino;
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::row_mac::{RowKey, SealedFields};
@@ -47,24 +47,44 @@ impl Known {
         }
     }
 
+    /// What is known of an inode.
+    fn row(&self, ino: u64) -> Result<Option<SealedFields>, (Kind, String)> {
+        let reader = self.reader.as_ref();
+        let Some(row) = reader.and_then(|reader| reader.sealed(Ino(ino)).ok().flatten()) else {
+            return Ok(None);
+        };
+        let known = fields(&row);
+        let is_ours = RowKey::of(&self.ring, row.key_id).is_ok_and(|key| key.sealed(&known) == row.mac);
+        if is_ours { Ok(Some(known)) } else { Err(foreign_row()) }
+    }
+
+    /// What is wrong with a file that holds nothing: it was known with content. (A file that is cut to
+    /// zero through the mount is forgotten.)
+    pub fn check_empty(&self, ino: u64) -> Option<(Kind, String)> {
+        match self.row(ino) {
+            Ok(None) => None,
+            Ok(Some(known)) => Some((
+                Kind::Size,
+                format!("is empty, and was known with a size of {} on disk", known.sealed_size),
+            )),
+            Err(problem) => Some(problem),
+        }
+    }
+
+    /// Whether this file id is known to be the one of this inode.
+    pub fn has_id(&self, ino: u64, file_id: &[u8; 16]) -> bool {
+        self.row(ino)
+            .is_ok_and(|known| known.is_some_and(|known| known.file_id == *file_id))
+    }
+
     /// Whether the head is one that may be there: true when a row says so, false when there is none.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn check_head(&self, ino: u64, facts: &HeadFacts) -> Result<bool, (Kind, String)> {
-        let Some(row) = self
-            .reader
-            .as_ref()
-            .and_then(|reader| reader.sealed(Ino(ino)).ok().flatten())
-        else {
+        let Some(known) = self.row(ino)? else {
             return Ok(false);
         };
-        let known = fields(&row);
-        let is_ours = RowKey::of(&self.ring, row.key_id).is_ok_and(|key| key.sealed(&known) == row.mac);
-        if !is_ours {
-            let detail = "its row in the database was not written by this program";
-            return Err((Kind::Row, detail.to_owned()));
-        }
         let same_id = facts.file_id == known.file_id;
         let old = if same_id {
             facts.generation.0 < known.generation
@@ -99,14 +119,16 @@ impl Known {
     pub fn check_place(&self, ino: u64, found: &Place<'_>) -> Option<(Kind, String)> {
         let reader = self.reader.as_ref()?;
         let left = reader.place(Ino(ino)).ok()??;
+        if !self.is_ours(&left) {
+            return Some(foreign_row());
+        }
         if left.parent.0 == found.parent && left.name == found.name {
             return None;
         }
         let others = reader.at_place(Ino(found.parent), found.name).ok()?;
         let other = others.iter().find(|other| {
             other.ino.0 != ino
-                && RowKey::of(&self.ring, other.key_id)
-                    .is_ok_and(|key| key.place(other.ino.0, other.parent.0, &other.name) == other.mac)
+                && self.is_ours(other)
                 // It is known still: a file that was replaced is not.
                 && reader.sealed(other.ino).is_ok_and(|row| row.is_some())
         })?;
@@ -116,6 +138,10 @@ impl Known {
             other.ino
         );
         Some((Kind::Swapped, detail))
+    }
+
+    fn is_ours(&self, row: &PlaceRow) -> bool {
+        RowKey::of(&self.ring, row.key_id).is_ok_and(|key| key.place(row.ino.0, row.parent.0, &row.name) == row.mac)
     }
 
     /// When the baseline was lost, if it was.
@@ -133,6 +159,11 @@ impl Known {
             std::thread::park_timeout(LOOK_PACE);
         }
     }
+}
+
+fn foreign_row() -> (Kind, String) {
+    let detail = "its row in the database was not written by this program";
+    (Kind::Row, detail.to_owned())
 }
 
 fn fields(row: &SealedRow) -> SealedFields {
