@@ -176,3 +176,113 @@ fn fields(row: &SealedRow) -> SealedFields {
         sealed_at_s: row.sealed_at_s,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Database;
+    use crate::sealed::head::Generation;
+    use crate::sealed::keys::Kek;
+
+    fn ring() -> Arc<KeyRing> {
+        Arc::new(KeyRing::create(Kek::take(&mut [7; 32]), [1; 16], 0))
+    }
+
+    fn sealed(ino: u64, file_id: u8) -> SealedRow {
+        let key = RowKey::current(&ring()).unwrap();
+        let row = SealedRow {
+            ino: Ino(ino),
+            file_id: [file_id; 16],
+            generation: 10,
+            content_sha256: [3; 32],
+            sealed_size: 50_000,
+            sealed_at_s: 100,
+            key_id: key.key_id(),
+            mac: [0; 32],
+        };
+        let mac = key.sealed(&fields(&row));
+        SealedRow { mac, ..row }
+    }
+
+    fn place(ino: u64, parent: u64, name: &[u8]) -> PlaceRow {
+        let key = RowKey::current(&ring()).unwrap();
+        PlaceRow {
+            ino: Ino(ino),
+            parent: Ino(parent),
+            name: name.to_vec(),
+            key_id: key.key_id(),
+            mac: key.place(ino, parent, name),
+        }
+    }
+
+    fn known(sealed: &[SealedRow], places: &[PlaceRow]) -> (tempfile::TempDir, Known) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut database, _) = Database::open(&dir.path().join("tallyfs.db"), 0).unwrap();
+        database.put_baseline(sealed, places).unwrap();
+        let known = Known::open(dir.path(), &ring());
+        (dir, known)
+    }
+
+    fn kind<T>(answer: Result<T, (Kind, String)>) -> Option<Kind> {
+        answer.err().map(|(kind, _)| kind)
+    }
+
+    #[test]
+    fn a_head_is_held_against_its_row() {
+        let forged = SealedRow {
+            generation: 9,
+            ..sealed(2, 2)
+        };
+        let (_dir, known) = known(&[sealed(1, 1), forged], &[]);
+        let head = |file_id, generation, content, sealed_at_s| HeadFacts {
+            file_id: [file_id; 16],
+            generation: Generation(generation),
+            is_sealed: true,
+            content_sha256: [content; 32],
+            sealed_at_s,
+        };
+        let told = |head| kind(known.check_head(1, &head));
+        assert_eq!(known.check_head(1, &head(1, 10, 3, 100)), Ok(true));
+        assert_eq!(known.check_head(3, &head(1, 10, 3, 100)), Ok(false), "no row");
+        assert_eq!(told(head(1, 9, 3, 100)), Some(Kind::OldCopy));
+        assert_eq!(told(head(1, 10, 4, 100)), Some(Kind::Content));
+        assert_eq!(told(head(1, 10, 0, 100)), None, "not hashed when it was written");
+        assert_eq!(told(head(1, 11, 4, 101)), None, "changed since");
+        assert_eq!(
+            told(head(5, 99, 4, 99)),
+            Some(Kind::OldCopy),
+            "sealed before, as another file"
+        );
+        assert_eq!(told(head(5, 1, 4, 100)), None, "new keys after a cut to zero");
+        assert_eq!(kind(known.check_head(2, &head(2, 10, 3, 100))), Some(Kind::Row));
+        assert_eq!(known.check_empty(1).map(|(kind, _)| kind), Some(Kind::Size));
+        assert_eq!(known.check_empty(2).map(|(kind, _)| kind), Some(Kind::Row));
+        assert_eq!(known.check_empty(3), None);
+        assert!(known.has_id(1, &[1; 16]) && !known.has_id(1, &[2; 16]) && !known.has_id(2, &[2; 16]));
+    }
+
+    #[test]
+    fn a_place_is_taken_only_by_a_file_that_is_known_still() {
+        let forged = PlaceRow {
+            name: b"e".to_vec(),
+            ..place(5, 9, b"x")
+        };
+        let rows = [
+            place(1, 9, b"a"),
+            place(2, 9, b"b"),
+            place(3, 9, b"c"),
+            place(4, 9, b"d"),
+            forged,
+        ];
+        // 3 was replaced or is being written.
+        let (_dir, known) = known(&[sealed(1, 1), sealed(2, 2), sealed(4, 4), sealed(5, 5)], &rows);
+        let told = |ino, name: &[u8]| known.check_place(ino, &Place { parent: 9, name }).map(|(kind, _)| kind);
+        assert_eq!(told(1, b"a"), None);
+        assert_eq!(told(1, b"b"), Some(Kind::Swapped));
+        assert_eq!(told(1, b"c"), None, "over a file that is known no more");
+        assert_eq!(told(1, b"f"), None, "merely moved");
+        assert_eq!(told(1, b"e"), None, "who lies there is told by a forged row");
+        assert_eq!(told(5, b"x"), Some(Kind::Row));
+        assert_eq!(told(6, b"a"), None, "no row");
+    }
+}
