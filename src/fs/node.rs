@@ -167,6 +167,14 @@ impl Node {
         }
     }
 
+    /// Opens the backing inode for I/O of the daemon's own, without a trace in its access time.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open_quietly(&self, tree: &Tree, flags: OFlags) -> io::Result<File> {
+        tree.open_quietly(&self.anchor, flags)
+    }
+
     /// Opens the backing inode.
     ///
     /// # Errors
