@@ -31,7 +31,13 @@ const ROWS_AT_ONCE: usize = 10_000;
 pub fn accept(store: &Store, ring: &Arc<KeyRing>, below: &[u8], now_s: u64) -> Result<u64, DaemonError> {
     let key = RowKey::current(ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
     let data = File::open(store.paths().data()).map_err(DaemonError::Data)?;
+    // No row may be ahead of the disk.
+    rustix::fs::syncfs(&data).map_err(|e| DaemonError::Data(e.into()))?;
     let (mut database, _) = Database::open(&store.paths().database(), now_s).map_err(DaemonError::Database)?;
+    if below.is_empty() {
+        // Rows of numbers that are no more would be taken for copies of what is there.
+        database.note_baseline_lost(now_s).map_err(DaemonError::Database)?;
+    }
     let (mut sealed, mut places, mut emptied): (Vec<SealedRow>, Vec<PlaceRow>, Vec<Ino>) = Default::default();
     let mut accepted_count = 0;
     let mut failed = None;

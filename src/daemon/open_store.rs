@@ -101,7 +101,7 @@ impl OpenStore {
         } = start_up::start(paths, &tree, &config, &*clock, boot_id, trust)?;
         let ring = Arc::new(ring);
         let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
-        let known_heads = Arc::new(Known::open(database.path(), ring.clone()));
+        let known_heads = Arc::new(Known::new(database.path(), ring.clone()));
         let fs = FileSystem::new(crate::fs::Parts {
             tree,
             ledger,

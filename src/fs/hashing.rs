@@ -18,6 +18,8 @@ use crate::store::sealed_file::HeadFacts;
 
 /// Files that wait; what does not fit is found again by the rows that have no hash.
 const QUEUE_FILES: usize = 4096;
+/// So many finished hashes start the next tick of the committer early.
+const DONE_FILES: usize = 1024;
 /// Plaintext of one read.
 const READ_BYTES: usize = 1 << 20;
 /// At most so much is read in a second: four thousand recordings of 16 KiB/s.
@@ -89,17 +91,23 @@ impl FileSystem {
             return;
         };
         let hashed = self.hash(pin.node());
-        if let Some((facts, content_sha256)) = hashed {
-            self.hashing.done.lock().push(Hashed {
+        pin.node().file.state.lock().put_away_if_idle();
+        let Some((facts, content_sha256)) = hashed else {
+            return;
+        };
+        let waiting_count = {
+            let mut done = self.hashing.done.lock();
+            done.push(Hashed {
                 pin,
                 facts,
                 content_sha256,
             });
-        } else {
-            let mut state = pin.node().file.state.lock();
-            if state.opens == 0 && !state.listed {
-                state.put_away();
-            }
+            done.len()
+        };
+        if waiting_count >= DONE_FILES {
+            self.wake_committer();
+            // It takes them all at once; a committer that hangs is not run away from.
+            std::thread::park_timeout(patience);
         }
     }
 

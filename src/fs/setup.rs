@@ -114,6 +114,7 @@ impl FileSystem {
 
     /// Takes a file up whose row is missing, or has no hash: notes where it is and what its head says,
     /// and has it hashed. A head that is older than what is known stays what it is, for the alarm.
+    /// What an earlier daemon left was synced before ([`FileSystem::sync_store`]): no row is ahead of it.
     pub fn take_up(&self, parent: Ino, name: &[u8]) {
         let Ok(pin) = self.pin_at(parent, name) else {
             return;
@@ -123,10 +124,8 @@ impl FileSystem {
         if self.sealed_and_idle(node, &mut state).is_some() {
             self.notes.placed(node.ino, parent, name);
             self.note_sealed(node, &state);
-            if state.opens == 0 {
-                state.put_away();
-            }
         }
+        state.put_away_if_idle();
     }
 
     /// Forgets what was known of the empty files that lie directly in a directory: they may have been cut
