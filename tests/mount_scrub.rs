@@ -62,20 +62,31 @@ fn a_new_database_says_that_the_baseline_is_lost_until_the_store_is_accepted() {
     let mut mount = Mount::new();
     record(&mount, "call.wav", 1, 50_000);
     mount.stop();
+    let store = mount.store();
     let scrub = |mount: &Mount| tally(&["scrub", text(&mount.store()), "--json"]).ends(0).json();
+    let status = |more: &[&str]| tally(&[&["status", text(&store)], more].concat()).ends(0);
     assert!(scrub(&mount)["baseline_lost_at"].is_null());
+    assert!(status(&["--json"]).json()["baseline_lost_at"].is_null() && !status(&[]).text.contains("baseline"));
     for name in ["tallyfs.db", "tallyfs.db-wal", "tallyfs.db-shm"] {
         let _ = fs::remove_file(mount.store().join(name));
     }
     mount.start();
+    let said = status(&[]).text;
+    assert!(
+        said.contains("mounted at") && said.contains("baseline: the database is a new one"),
+        "{said}"
+    );
     mount.stop();
-    assert!(scrub(&mount)["baseline_lost_at"].is_u64());
+    let lost_at = &scrub(&mount)["baseline_lost_at"];
+    assert!(lost_at.is_u64());
+    assert_eq!(&status(&["--json"]).json()["baseline_lost_at"], lost_at);
     tally(&["fsck", text(&mount.store()), "--accept", "/"]).ends(0);
     let after = scrub(&mount);
     assert!(
         after["baseline_lost_at"].is_null() && after["without_row"] == 0,
         "{after}"
     );
+    assert!(status(&["--json"]).json()["baseline_lost_at"].is_null() && !status(&[]).text.contains("baseline"));
 }
 
 /// Rows name inodes, and a copy has others.

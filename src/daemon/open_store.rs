@@ -120,6 +120,9 @@ impl OpenStore {
         let fs = Arc::new(fs.map_err(DaemonError::Data)?);
         fs.place_all();
         adopt(&fs, &unclean);
+        for &directory in &unsaved {
+            fs.forget_emptied(directory);
+        }
         let source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone(), key);
         let mut opened = Self {
             fs,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags};
 
+use crate::fs::baseline::ContentNote;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node, Nodes, Pin};
@@ -127,10 +128,43 @@ impl FileSystem {
         state.put_away_if_idle();
     }
 
-    /// The same for every file that lies directly in a directory: what a killed daemon had not saved.
-    pub fn take_up_directory(&self, directory: Ino) {
+    /// Forgets what was known of the empty files that lie directly in a directory: they may have been cut
+    /// to zero before a kill that left no time to save that. One look at each, before there are requests.
+    pub fn forget_emptied(&self, directory: Ino) {
         let Ok(account) = self.account_by_ino(directory) else {
             return;
+        };
+        let Ok(dir) = self.tree.open_path(&account.path()) else {
+            return;
+        };
+        for name in self.names_in(directory) {
+            let stat = CString::new(name)
+                .ok()
+                .and_then(|name| self.tree.stat_at(&dir, &name).ok());
+            if let Some(stat) = stat
+                && FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::RegularFile
+                && stat.stx_size == 0
+            {
+                self.notes.content(Ino(stat.stx_ino), ContentNote::Unsealed);
+            }
+        }
+    }
+
+    /// [`FileSystem::take_up`] for every file that lies directly in a directory: what a killed daemon had
+    /// not saved.
+    pub fn take_up_directory(&self, directory: Ino) {
+        for name in self.names_in(directory) {
+            if self.is_stopping() {
+                return;
+            }
+            self.take_up(directory, &name);
+        }
+    }
+
+    /// What lies directly in a directory; nothing when it cannot be read.
+    fn names_in(&self, directory: Ino) -> Vec<Vec<u8>> {
+        let Ok(account) = self.account_by_ino(directory) else {
+            return Vec::new();
         };
         let names = self.tree.open_path(&account.path()).and_then(|dir| {
             let dir = rustix::fs::openat(&dir, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
@@ -139,16 +173,12 @@ impl FileSystem {
                 .map(|entry| Ok(entry?.file_name().to_bytes().to_vec()))
                 .collect()
         });
-        let names: Vec<Vec<u8>> = names.unwrap_or_else(|e: std::io::Error| {
+        let mut names: Vec<Vec<u8>> = names.unwrap_or_else(|e: std::io::Error| {
             log::debug!("directory inode {directory}: {e}");
             Vec::new()
         });
-        for name in names.iter().filter(|name| !matches!(name.as_slice(), b"." | b"..")) {
-            if self.is_stopping() {
-                return;
-            }
-            self.take_up(directory, name);
-        }
+        names.retain(|name| !matches!(name.as_slice(), b"." | b".."));
+        names
     }
 
     /// What has to be saved about inodes with several names.
