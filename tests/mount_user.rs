@@ -3,8 +3,10 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use common::command::{self, text};
 use common::{Mount, Setup, make_file, run};
@@ -111,5 +113,63 @@ fn permissions_hold_between_users_of_a_shared_mount() {
     ));
     let meta = mount.path("acme/moved").metadata().unwrap();
     assert_eq!((meta.uid(), meta.gid(), meta.len()), (USER, USER, 6));
+    mount.finish();
+}
+
+/// A recorder in the namespace of the daemon that writes, says so, and keeps its file open until it gets a line.
+fn open_recording(mount: &Mount, path: &Path) -> std::process::Child {
+    let mut recorder = Command::new("nsenter")
+        .arg(format!("--mount=/proc/{}/ns/mnt", mount.pid()))
+        .args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .args([
+            "sh",
+            "-c",
+            "exec 3>\"$1\" && printf open >&3 && echo written && read line",
+            "sh",
+        ])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a recorder");
+    let mut said = String::new();
+    let output = recorder.stdout.take().expect("piped");
+    BufReader::new(output).read_line(&mut said).expect("a line");
+    assert_eq!(said, "written\n");
+    recorder
+}
+
+#[test]
+fn a_stop_whose_unmount_fails_ends_and_loses_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can put another program in the place of fusermount3.
+        return;
+    }
+    let mut mount = mount_as_user();
+    let root = mount.point().parent().expect("a mount point lies somewhere").to_owned();
+    let closed = "printf closed >\"$1/mnt/closed\"";
+    assert!(shell_as(USER, Some(&mount), closed, &root).status.success());
+    let mut recorder = open_recording(&mount, &mount.path("open"));
+    let helper = root.join("refuses");
+    fs::write(&helper, "#!/bin/sh\necho cannot open /etc/mtab >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let namespace = format!("--mount=/proc/{}/ns/mnt", mount.pid());
+    let bind = ["mount", "--bind", text(&helper), "/usr/bin/fusermount3"];
+    run("nsenter", &[&[namespace.as_str()], &bind[..]].concat());
+
+    mount.terminate();
+    let status = mount.wait_for_end();
+    assert!(!status.success(), "it says that the mount was left: {status}");
+    let log = mount.log();
+    assert!(log.contains("cannot open /etc/mtab"), "{log}");
+    assert!(log.contains("fusermount3 -uz"), "what to do: {log}");
+    let input = recorder.stdin.as_mut().expect("piped");
+    input.write_all(b"\n").expect("it waits for a line");
+    recorder.wait().expect("it ends");
+
+    // The namespace of the old mount went with its last user.
+    mount.start();
+    let shown = shell_as(USER, Some(&mount), "cat \"$1/mnt/closed\" \"$1/mnt/open\"", &root);
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "closedopen", "{}", mount.log());
     mount.finish();
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use rustix::fs::Mode;
 use rustix::mount::MountFlags;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::baseline::Unhashed;
-use crate::daemon::mount::{MountGuard, Unmounted};
+use crate::daemon::mount::{MountError, MountGuard, Unmounted};
 use crate::daemon::open_store::{OpenStore, Opening, Quiet, Trust, put_away};
 use crate::daemon::signals::{SignalThread, Stop};
 use crate::daemon::start_up::boot_id;
@@ -127,6 +128,8 @@ enum Ended {
     Served(io::Result<()>),
     /// A stop was asked for, and files stayed open.
     OutOfPatience,
+    /// A stop was asked for, and the mount could not be taken away.
+    StillMounted(MountError),
 }
 
 fn run(
@@ -147,14 +150,19 @@ fn run(
                 "files are open; waiting up to {} s for them to be closed",
                 STOP_PATIENCE.as_secs()
             );
-            // Nobody waits for this thread: mostly the files are closed first.
-            let _ = thread::Builder::new().name("patience".to_owned()).spawn(move || {
-                thread::park_timeout(STOP_PATIENCE);
-                let _ = say_late.try_send(Ended::OutOfPatience);
-            });
+            end_later(say_late, Ended::OutOfPatience);
         }
         Ok(Unmounted::Now) => {}
-        Err(e) => log::error!("{e}"),
+        Err(e) => {
+            log::error!("{e}");
+            log::error!(
+                "still mounted; run `fusermount3 -uz {0}`, or `umount -l {0}` as root; the daemon ends in {1} s, \
+                 and then whoever looks there gets errors",
+                stopper.mount_point().display(),
+                STOP_PATIENCE.as_secs()
+            );
+            end_later(say_late, Ended::StillMounted(e));
+        }
     });
     let invalidator = session.invalidator();
     log::info!("mounted {}", guard.mount_point().display());
@@ -187,11 +195,20 @@ fn run(
                 log::warn!("files are still open; their users get errors from now on");
                 Ok(Quiet::No)
             }
+            Ok(Ended::StillMounted(e)) => Err(e.into()),
             Err(_) => Err(DaemonError::Session(io::Error::other("its threads are gone"))),
         };
         fs.stop();
         served
     })
+}
+
+/// Ends a stop that gets no further. Nobody waits for this thread: mostly the session ends first.
+fn end_later(say: Sender<Ended>, how: Ended) {
+    let _ = thread::Builder::new().name("patience".to_owned()).spawn(move || {
+        thread::park_timeout(STOP_PATIENCE);
+        let _ = say.try_send(how);
+    });
 }
 
 /// Has what is dirty written back, and removes past date directories now and then.

@@ -20,6 +20,7 @@ use crate::fs::{
 };
 use crate::fuse::convert::{TTL, absent, attr, caller, errno, fopen_flags, generation, kind, new_time, open_mode};
 use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
+use crate::fuse::sync_gate::SyncGate;
 use crate::id::Fh;
 
 thread_local! {
@@ -30,12 +31,16 @@ thread_local! {
 /// The file system as fuser calls it.
 pub struct Adapter {
     fs: Arc<FileSystem>,
+    syncs: SyncGate,
 }
 
 impl Adapter {
-    /// Serves `fs`.
-    pub fn new(fs: Arc<FileSystem>) -> Self {
-        Self { fs }
+    /// Serves `fs` with so many threads.
+    pub fn new(fs: Arc<FileSystem>, threads: usize) -> Self {
+        Self {
+            fs,
+            syncs: SyncGate::new(threads),
+        }
     }
 }
 
@@ -256,7 +261,8 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply_empty(self.fs.fsync(Fh(fh.0)), reply);
+        let fs = self.fs.clone();
+        self.syncs.run(move || reply_empty(fs.fsync(Fh(fh.0)), reply));
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -314,7 +320,8 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply_empty(self.fs.fsyncdir(Fh(fh.0)), reply);
+        let fs = self.fs.clone();
+        self.syncs.run(move || reply_empty(fs.fsyncdir(Fh(fh.0)), reply));
     }
 
     fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {

@@ -6,5 +6,6 @@
 mod adapter;
 mod convert;
 mod session;
+mod sync_gate;
 
 pub use session::{Invalidator, Session};

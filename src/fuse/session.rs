@@ -59,7 +59,7 @@ impl Session {
         let mut config = Config::default();
         config.n_threads = Some(threads);
         // Who may ask is the kernel's business (allow_other, default_permissions).
-        let inner = fuser::Session::from_fd(Adapter::new(fs), fd, SessionACL::All, config)?;
+        let inner = fuser::Session::from_fd(Adapter::new(fs, threads), fd, SessionACL::All, config)?;
         Ok(Self { inner })
     }
 

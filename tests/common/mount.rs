@@ -139,6 +139,12 @@ impl Mount {
         disk.unwrap_or(&self.root).join("store")
     }
 
+    /// The disk of the store, if it has one of its own.
+    #[track_caller]
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("set up with a disk")
+    }
+
     /// The key file beside the store.
     pub fn key_file(&self) -> PathBuf {
         self.root.join("store.key")
@@ -229,6 +235,11 @@ impl Mount {
     /// Sends the daemon what Ctrl-C sends.
     pub fn interrupt(&self) {
         send(self.daemon.as_ref().expect("mounted"), Signal::INT);
+    }
+
+    /// Sends the daemon SIGTERM.
+    pub fn terminate(&self) {
+        send(self.daemon.as_ref().expect("mounted"), Signal::TERM);
     }
 
     /// Stops the daemon by SIGTERM: it must unmount and end with 0.

@@ -1,4 +1,4 @@
-//! A real disk that fills up: a small ext4 on a loop device, gone with the test.
+//! A real disk that fills up or hangs: a small ext4 on a loop device, gone with the test.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,22 @@ impl SmallDisk {
     /// Where it is mounted.
     pub fn point(&self) -> &Path {
         &self.point
+    }
+
+    /// Makes every change of the disk hang until the guard is dropped.
+    #[track_caller]
+    pub fn freeze(&self) -> Frozen<'_> {
+        run("fsfreeze", &["--freeze", text(&self.point)]);
+        Frozen(self)
+    }
+}
+
+/// A disk that hangs; dropping it lets everything go on.
+pub struct Frozen<'a>(&'a SmallDisk);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        succeeds("fsfreeze", &["--unfreeze", text(&self.0.point)]);
     }
 }
 
