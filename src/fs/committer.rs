@@ -21,7 +21,7 @@ use crate::fs::node::{FileState, Node, Pin};
 use crate::fs::setattr::times_of;
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
-use crate::store::sealed_file::{SealStep, SyncTicket};
+use crate::store::sealed_file::{SealStep, SealedFile, SyncTicket};
 use crate::store::tree::{set_times, sync_all};
 
 /// Files in one batch; the rest comes in the next.
@@ -245,10 +245,7 @@ impl FileSystem {
                 })
             }
             Ok(None) => {
-                // Listed for a change that was refused, or was none: what was known of it holds again.
-                if state.sealed.as_ref().is_some_and(|sealed| sealed.is_clean()) {
-                    self.note_sealed(node, &state);
-                }
+                self.rest_unchanged(node, &mut state);
                 self.rest(node, &mut state);
                 None
             }
@@ -299,6 +296,16 @@ impl FileSystem {
                 note_failure(&node, &mut state, &e, status);
                 None
             }
+        }
+    }
+
+    /// A sealed file was listed for a change that was refused, or was none: what was known of it holds
+    /// again, and nothing waits for it.
+    pub(super) fn rest_unchanged(&self, node: &Arc<Node>, state: &mut FileState) {
+        let is_settled = |sealed: &SealedFile<File>| sealed.is_clean() && !sealed.is_unsynced();
+        if state.listed && state.sealed.as_deref().is_some_and(is_settled) {
+            self.note_sealed(node, state);
+            self.unlist(node, state);
         }
     }
 

@@ -337,8 +337,8 @@ impl FileSystem {
                 return Ok(());
             }
             if state.sealed.as_deref().is_none_or(SealedFile::is_clean) {
-                // On the committer's list for a change that was refused it waits for that.
-                state.put_away_if_idle();
+                self.rest_unchanged(node, &mut state);
+                state.put_away();
                 return Ok(());
             }
             self.list(node, &mut state);
