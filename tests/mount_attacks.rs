@@ -240,6 +240,77 @@ fn a_copy_of_a_sealed_file_is_noticed_by_fsck_and_scrub() {
 }
 
 #[test]
+fn a_copy_that_comes_first_by_name_or_over_another_recording_leaves_the_original_in_peace() {
+    let (mount, ..) = store();
+    fs::copy(backing(&mount, "acme/two.wav"), backing(&mount, "acme/one.wav")).unwrap();
+    fs::copy(backing(&mount, "acme/two.wav"), backing(&mount, "acme/three.wav")).unwrap();
+    for found in [
+        tally(&["fsck", text(&mount.store()), "--json"]).ends(8),
+        scrub(&mount, &mount.store()).ends(8),
+    ] {
+        for copy in ["acme/one.wav", "acme/three.wav"] {
+            assert!(kinds(&found, copy).contains(&"copy".to_owned()), "{}", found.text);
+        }
+        assert_eq!(kinds(&found, "acme/two.wav"), [""; 0], "{}", found.text);
+    }
+}
+
+#[test]
+fn an_emptied_file_is_noticed_by_fsck_and_scrub_and_can_be_accepted() {
+    let (mut mount, _, two) = store();
+    resize(&backing(&mount, "acme/one.wav"), 0);
+    let look = |code| {
+        [
+            tally(&["fsck", text(&mount.store()), "--json"]).ends(code),
+            scrub(&mount, &mount.store()).ends(code),
+        ]
+    };
+    for found in look(8) {
+        assert_eq!(kinds(&found, "acme/one.wav"), ["size"], "{}", found.text);
+        assert_eq!(kinds(&found, "acme/two.wav"), [""; 0], "{}", found.text);
+    }
+    tally(&["fsck", text(&mount.store()), "--accept", "acme/one.wav"]).ends(0);
+    tally(&["fsck", text(&mount.store()), "--repair"]).ends(0);
+    look(0);
+    mount.start();
+    // Empty by right: nobody is told of it, not even when the daemon had no time to save it.
+    fs::File::create(mount.path("acme/two.wav")).unwrap();
+    mount.kill9();
+    until_hashed(&mount);
+    fs::write(mount.path("acme/two.wav"), &two).unwrap();
+    until_hashed(&mount);
+    mount.finish();
+}
+
+/// Changes the database of a stopped store.
+#[track_caller]
+fn forge(mount: &Mount, statement: &str) {
+    let database = rusqlite::Connection::open(mount.store().join("tallyfs.db")).unwrap();
+    assert_eq!(database.execute(statement, []).unwrap(), 1, "{statement}");
+}
+
+#[test]
+fn a_forged_row_is_named_by_scrub_and_stops_no_reader() {
+    for statement in [
+        // A baseline that an old copy would fit; then a code, a place and its code.
+        "UPDATE sealed SET generation = 1 WHERE ino = (SELECT ino FROM place WHERE name = CAST('one.wav' AS BLOB))",
+        "UPDATE sealed SET generation = generation + 1 WHERE ino = (SELECT ino FROM place WHERE name = CAST('one.wav' AS BLOB))",
+        "UPDATE sealed SET mac = zeroblob(32) WHERE ino = (SELECT ino FROM place WHERE name = CAST('one.wav' AS BLOB))",
+        "UPDATE place SET mac = zeroblob(32) WHERE name = CAST('one.wav' AS BLOB)",
+        "UPDATE place SET parent = parent + 1 WHERE name = CAST('one.wav' AS BLOB)",
+    ] {
+        let (mut mount, one, _) = store();
+        forge(&mount, statement);
+        let found = scrub(&mount, &mount.store()).ends(8);
+        assert_eq!(kinds(&found, "acme/one.wav"), ["row"], "{statement}: {}", found.text);
+        assert_eq!(kinds(&found, "acme/two.wav"), [""; 0], "{statement}: {}", found.text);
+        mount.start();
+        assert!(common::read(&mount.path("acme/one.wav")) == one, "{statement}");
+        mount.finish();
+    }
+}
+
+#[test]
 fn a_zeroed_page_in_a_file_with_holes_is_noticed_by_scrub() {
     let mut mount = common::Setup::new()
         .config("[durability]\ncommit_interval_s = 1\n")

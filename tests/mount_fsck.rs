@@ -86,6 +86,19 @@ fn a_wrong_size_is_mended_when_the_pages_are_there() {
         answer.text
     );
     assert_eq!(size(&file), right);
+    // A page behind the end that is not of this recording.
+    put(
+        &file,
+        right.next_multiple_of(4096),
+        &page(&backing(&mount, "acme/two.wav"), body(5)),
+    );
+    let answer = fsck(&mount, &["--repair"]).ends(0);
+    assert!(
+        findings(&answer).contains(&("acme/one.wav".into(), "size".into(), true)),
+        "{}",
+        answer.text
+    );
+    assert_eq!(size(&file), right);
     finds(&fsck(&mount, &[]).ends(0), &[]);
     mount.start();
     assert!(common::read(&mount.path("acme/one.wav")) == one);

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use common::command::text;
 use common::damage::{backing, body, flip, record, tally};
 use common::mount::tallyfs;
-use common::{Mount, wait};
+use common::{Errno, Mount, acme_limits, read, refused, run, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -62,18 +62,78 @@ fn a_new_database_says_that_the_baseline_is_lost_until_the_store_is_accepted() {
     let mut mount = Mount::new();
     record(&mount, "call.wav", 1, 50_000);
     mount.stop();
+    let store = mount.store();
     let scrub = |mount: &Mount| tally(&["scrub", text(&mount.store()), "--json"]).ends(0).json();
+    let status = |more: &[&str]| tally(&[&["status", text(&store)], more].concat()).ends(0);
     assert!(scrub(&mount)["baseline_lost_at"].is_null());
+    assert!(status(&["--json"]).json()["baseline_lost_at"].is_null() && !status(&[]).text.contains("baseline"));
     for name in ["tallyfs.db", "tallyfs.db-wal", "tallyfs.db-shm"] {
         let _ = fs::remove_file(mount.store().join(name));
     }
     mount.start();
+    let said = status(&[]).text;
+    assert!(
+        said.contains("mounted at") && said.contains("baseline: the database is a new one"),
+        "{said}"
+    );
     mount.stop();
-    assert!(scrub(&mount)["baseline_lost_at"].is_u64());
+    let lost_at = &scrub(&mount)["baseline_lost_at"];
+    assert!(lost_at.is_u64());
+    assert_eq!(&status(&["--json"]).json()["baseline_lost_at"], lost_at);
     tally(&["fsck", text(&mount.store()), "--accept", "/"]).ends(0);
     let after = scrub(&mount);
     assert!(
         after["baseline_lost_at"].is_null() && after["without_row"] == 0,
         "{after}"
     );
+    assert!(status(&["--json"]).json()["baseline_lost_at"].is_null() && !status(&[]).text.contains("baseline"));
+}
+
+/// Rows name inodes, and a copy has others.
+#[test]
+fn a_store_that_was_moved_is_readable_and_asks_to_be_accepted() {
+    let mut mount = Mount::new();
+    let names = ["acme/a.wav", "acme/b.wav", "c.wav"];
+    let recorded: Vec<Vec<u8>> = (1..)
+        .zip(names)
+        .map(|(seed, name)| record(&mount, name, seed, 50_000))
+        .collect();
+    mount.stop();
+    let copy = mount.store().with_extension("copy");
+    run("cp", &["-a", text(&mount.store()), text(&copy)]);
+    fs::remove_dir_all(mount.store()).unwrap();
+    fs::rename(&copy, mount.store()).unwrap();
+    mount.start();
+    for (name, content) in names.iter().zip(&recorded) {
+        assert!(&read(&mount.path(name)) == content, "{name}");
+    }
+    mount.stop();
+    let scrub = |code| tally(&["scrub", text(&mount.store()), "--json"]).ends(code).json();
+    assert!(scrub(0)["baseline_lost_at"].is_u64());
+    tally(&["fsck", text(&mount.store()), "--accept", "/"]).ends(0);
+    let after = scrub(0);
+    assert!(
+        after["baseline_lost_at"].is_null() && after["without_row"] == 0,
+        "{after}"
+    );
+    // The rows of the old numbers are gone: nothing looks like a copy of what is there.
+    assert_eq!(after["finding_count"], 0, "{after}");
+}
+
+#[test]
+fn a_refused_change_leaves_a_recording_as_well_known_as_before() {
+    let mount = Mount::with_config(acme_limits("max_bytes = 60000"));
+    record(&mount, "acme/call.wav", 1, 50_000);
+    let mut mount = mount;
+    mount.remount_with(acme_limits("max_bytes = 1000"));
+    let file = fs::File::options()
+        .append(true)
+        .open(mount.path("acme/call.wav"))
+        .unwrap();
+    refused(std::io::Write::write(&mut &file, &[1; 5000]), Errno::DQUOT);
+    refused(file.set_len(100_000), Errno::DQUOT);
+    drop(file);
+    mount.stop();
+    let answer = tally(&["scrub", text(&mount.store()), "--json"]).ends(0).json();
+    assert_eq!(answer["without_row"], 0, "{answer}");
 }

@@ -101,6 +101,13 @@ pub fn database_trouble(paths: &StorePaths) -> Result<Option<String>, Failure> {
     Ok(Some(format!("{why} ({behind})")))
 }
 
+/// When the rows of sealed recordings were lost, in seconds since 1970; `None` also while the database
+/// cannot be read, of which [`database_trouble`] tells.
+pub fn baseline_lost_at(paths: &StorePaths) -> Option<u64> {
+    let reader = db::open_read_only(&paths.database()).ok()?;
+    reader.last_run().ok()?.baseline_lost_s
+}
+
 /// So little room that the database cannot grow by its next write.
 fn is_full(paths: &StorePaths) -> bool {
     rustix::fs::statvfs(&paths.root).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_MIN)

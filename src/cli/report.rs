@@ -7,6 +7,10 @@ use serde::Serialize;
 use super::exit::Code;
 use crate::mend::{Finding, Findings, Kind};
 
+/// What it means that rows of sealed files were lost, and what to do.
+pub const BASELINE_LOST: &str = "the database is a new one: old copies of recordings sealed before it are not noticed; \
+                                 `tallyfs fsck STORE --accept /` takes what is there as right and ends this";
+
 /// A list of findings with its sums.
 #[derive(Serialize)]
 pub struct Report<'a> {

@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::ScrubArgs;
 use super::exit::{Code, Failure};
-use super::report::Report;
+use super::report::{BASELINE_LOST, Report};
 use super::request::Environment;
 use super::subject;
 use crate::clock::{Clock, SystemClock};
@@ -98,7 +98,7 @@ fn answer(args: &ScrubArgs, subject: &mend::Subject<'_>, progress: &Progress, co
     let mut notes = Vec::new();
     let lost = mend::baseline_lost(subject);
     if lost.is_some() {
-        notes.push("the database is a new one: old copies of recordings sealed before it are not noticed".to_owned());
+        notes.push(BASELINE_LOST.to_owned());
     }
     if progress.without_hash > 0 {
         notes.push(format!("{} recordings have no hash yet", progress.without_hash));

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::exit::{Code, Failure};
-use super::figures::database_trouble;
+use super::figures::{baseline_lost_at, database_trouble};
+use super::report::BASELINE_LOST;
 use crate::daemon::key_ring;
 use crate::daemon::layout::StorePaths;
 use crate::daemon::mount_table::MountTable;
@@ -24,6 +25,9 @@ pub struct Status {
     key_id: Option<u32>,
     /// What is wrong with the database, and what to do.
     database: Option<String>,
+    /// When the rows of sealed recordings were lost, in seconds since 1970; old copies of recordings that
+    /// were sealed before go unnoticed.
+    baseline_lost_at: Option<u64>,
 }
 
 /// How a store is used.
@@ -70,10 +74,10 @@ impl Status {
             .flatten()
             .map(|ring| ring.current_id());
         // A store that was never mounted has no database yet.
-        let database = if key_id.is_some() {
-            database_trouble(&paths)?
+        let (database, baseline_lost_at) = if key_id.is_some() {
+            (database_trouble(&paths)?, baseline_lost_at(&paths))
         } else {
-            None
+            (None, None)
         };
         Ok(Self {
             store: paths.root,
@@ -82,6 +86,7 @@ impl Status {
             mount_points,
             key_id,
             database,
+            baseline_lost_at,
         })
     }
 
@@ -107,10 +112,10 @@ impl Status {
                  `tallyfs mount` runs again"
             ),
         };
-        match &self.database {
-            Some(trouble) => format!("{state}\ndatabase: {trouble}"),
-            None => state,
-        }
+        let database = self.database.as_ref().map(|trouble| format!("database: {trouble}"));
+        let baseline = self.baseline_lost_at.map(|_| format!("baseline: {BASELINE_LOST}"));
+        let lines: Vec<_> = [Some(state), database, baseline].into_iter().flatten().collect();
+        lines.join("\n")
     }
 
     /// For programs.

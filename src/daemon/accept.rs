@@ -21,7 +21,7 @@ use crate::store::sealed_file::{SealedFile, WriteOptions};
 /// Rows that are written at once.
 const ROWS_AT_ONCE: usize = 10_000;
 
-/// Writes rows for every sealed file at or below `below`, as its head is now; with all of the store the
+/// Writes rows for every sealed file at or below `below`, as its head is now, and removes those of empty files; with all of the store the
 /// baseline counts as whole again. Returns how many.
 ///
 /// Crash: some rows are old and some new, each right for itself; it can be run again.
@@ -31,8 +31,14 @@ const ROWS_AT_ONCE: usize = 10_000;
 pub fn accept(store: &Store, ring: &Arc<KeyRing>, below: &[u8], now_s: u64) -> Result<u64, DaemonError> {
     let key = RowKey::current(ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
     let data = File::open(store.paths().data()).map_err(DaemonError::Data)?;
+    // No row may be ahead of the disk.
+    rustix::fs::syncfs(&data).map_err(|e| DaemonError::Data(e.into()))?;
     let (mut database, _) = Database::open(&store.paths().database(), now_s).map_err(DaemonError::Database)?;
-    let (mut sealed, mut places): (Vec<SealedRow>, Vec<PlaceRow>) = Default::default();
+    if below.is_empty() {
+        // Rows of numbers that are no more would be taken for copies of what is there.
+        database.note_baseline_lost(now_s).map_err(DaemonError::Database)?;
+    }
+    let (mut sealed, mut places, mut emptied): (Vec<SealedRow>, Vec<PlaceRow>, Vec<Ino>) = Default::default();
     let mut accepted_count = 0;
     let mut failed = None;
     let mut visit = |found: &Found<'_>| {
@@ -40,6 +46,8 @@ pub fn accept(store: &Store, ring: &Arc<KeyRing>, below: &[u8], now_s: u64) -> R
             sealed.push(sealed_row(&fields, &key));
             places.push(place_row(Ino(fields.ino), Ino(found.parent_ino), found.name(), &key));
             accepted_count += 1;
+        } else if found.is_file() && found.stat.stx_size == 0 {
+            emptied.push(Ino(found.stat.stx_ino));
         }
         if sealed.len() >= ROWS_AT_ONCE {
             failed = database.put_baseline(&sealed, &places).err();
@@ -61,6 +69,7 @@ pub fn accept(store: &Store, ring: &Arc<KeyRing>, below: &[u8], now_s: u64) -> R
         return Err(DaemonError::Database(e));
     }
     database.put_baseline(&sealed, &places).map_err(DaemonError::Database)?;
+    database.forget_sealed(&emptied).map_err(DaemonError::Database)?;
     if below.is_empty() {
         database.accept_baseline().map_err(DaemonError::Database)?;
     }

@@ -1,7 +1,7 @@
 //! Rows of sealed files: made from the file system's notes, with a code under the store's key, and read
 //! back when a file is opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -58,42 +58,51 @@ pub fn place_row(ino: Ino, parent: Ino, name: &[u8], key: &RowKey) -> PlaceRow {
     }
 }
 
-/// Reads rows beside the writer, waiting for nobody: a database that does not answer knows nothing.
+/// Reads rows beside the writer, waiting for no lock: a database that does not answer knows nothing.
 pub struct Known {
-    reader: Mutex<Option<Reader>>,
+    path: PathBuf,
+    /// Connections that nobody uses just now; there are as many as threads that read at once.
+    idle: Mutex<Vec<Reader>>,
     ring: Arc<KeyRing>,
     failed: AtomicBool,
 }
 
 impl Known {
-    /// Over the database at `path`, which exists.
-    pub fn open(path: &Path, ring: Arc<KeyRing>) -> Self {
-        let opened = db::open_read_only(path).and_then(|reader| reader.never_wait().map(|()| reader));
-        let known = Self {
-            reader: Mutex::default(),
+    /// Over the database at `path`.
+    pub fn new(path: &Path, ring: Arc<KeyRing>) -> Self {
+        Self {
+            path: path.to_owned(),
+            idle: Mutex::default(),
             ring,
             failed: AtomicBool::new(false),
-        };
-        match opened {
-            Ok(reader) => *known.reader.lock() = Some(reader),
-            Err(e) => known.complain(&e),
         }
-        known
     }
 
-    fn complain(&self, e: &db::Error) {
-        if !self.failed.swap(true, Ordering::AcqRel) {
-            log::warn!("{e}; old copies of recordings go unnoticed until the database can be read again");
-        }
+    /// A connection that fails is not used again.
+    fn row(&self, ino: Ino) -> Result<Option<SealedRow>, db::Error> {
+        let idle = self.idle.lock().pop();
+        let reader = if let Some(reader) = idle {
+            reader
+        } else {
+            let reader = db::open_read_only(&self.path)?;
+            reader.never_wait()?;
+            reader
+        };
+        let row = reader.sealed(ino)?;
+        self.idle.lock().push(reader);
+        self.failed.store(false, Ordering::Release);
+        Ok(row)
     }
 }
 
 impl KnownHeads for Known {
     fn known(&self, ino: Ino) -> Option<SealedFields> {
-        let row = match self.reader.lock().as_ref()?.sealed(ino) {
+        let row = match self.row(ino) {
             Ok(row) => row?,
             Err(e) => {
-                self.complain(&e);
+                if !self.failed.swap(true, Ordering::AcqRel) {
+                    log::warn!("{e}; old copies of recordings go unnoticed until the database can be read again");
+                }
                 return None;
             }
         };

@@ -101,7 +101,7 @@ impl OpenStore {
         } = start_up::start(paths, &tree, &config, &*clock, boot_id, trust)?;
         let ring = Arc::new(ring);
         let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
-        let known_heads = Arc::new(Known::open(database.path(), ring.clone()));
+        let known_heads = Arc::new(Known::new(database.path(), ring.clone()));
         let fs = FileSystem::new(crate::fs::Parts {
             tree,
             ledger,
@@ -120,6 +120,9 @@ impl OpenStore {
         let fs = Arc::new(fs.map_err(DaemonError::Data)?);
         fs.place_all();
         adopt(&fs, &unclean);
+        for &directory in &unsaved {
+            fs.forget_emptied(directory);
+        }
         let source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone(), key);
         let mut opened = Self {
             fs,

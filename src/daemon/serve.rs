@@ -236,6 +236,11 @@ fn hash_contents(fs: &FileSystem, later: &Later) {
     if let Err(e) = rustix::process::setpriority_process(None, HASHER_NICE) {
         log::debug!("the hasher keeps its priority: {e}");
     }
+    // A killed daemon may have left heads in the page cache alone, and no row may be ahead of the disk.
+    if let Err(e) = fs.sync_store() {
+        log::error!("the data cannot be synced ({e}); what an earlier run left is not hashed now");
+        return;
+    }
     for &directory in &later.unsaved {
         fs.take_up_directory(directory);
     }

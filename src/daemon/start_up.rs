@@ -88,8 +88,13 @@ pub fn start(
             .set_identity(Identity { store_id, root_ino })
             .map_err(DaemonError::Database)?;
     }
-    if found != Found::Good && counted.stats.files_read > 0 {
-        log::warn!("the database is new: what was known of recordings sealed before is lost; see `tallyfs scrub`");
+    // Its rows name inodes, and those of a store that was moved or restored have other numbers.
+    let is_moved = last.identity.is_some_and(|identity| identity.root_ino != root_ino);
+    if (found != Found::Good || is_moved) && counted.stats.files_read > 0 {
+        log::warn!(
+            "the database is {}: what was known of recordings sealed before is lost; see `tallyfs scrub`",
+            if is_moved { "that of another place" } else { "new" }
+        );
         database
             .note_baseline_lost(clock.now().as_secs())
             .map_err(DaemonError::Database)?;

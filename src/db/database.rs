@@ -160,6 +160,11 @@ impl Database {
         })
     }
 
+    /// Removes rows of sealed files that a person takes as empty.
+    pub fn forget_sealed(&mut self, inos: &[Ino]) -> Result<(), Error> {
+        self.write("forget sealed files", |db| baseline::forget(db, inos, &[]))
+    }
+
     /// Somebody deleted or replaced the file: what is written here reaches nobody.
     pub(super) fn is_gone(&self) -> bool {
         match FileId::of(&self.path) {

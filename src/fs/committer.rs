@@ -21,7 +21,7 @@ use crate::fs::node::{FileState, Node, Pin};
 use crate::fs::setattr::times_of;
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
-use crate::store::sealed_file::{SealStep, SyncTicket};
+use crate::store::sealed_file::{SealStep, SealedFile, SyncTicket};
 use crate::store::tree::{set_times, sync_all};
 
 /// Files in one batch; the rest comes in the next.
@@ -30,6 +30,8 @@ const BATCH_FILES: usize = 4096;
 const SYNCFS_FILES: usize = 8;
 /// How long a file may be busy with one request before it has to wait for the next tick.
 const BUSY_PATIENCE: Duration = Duration::from_millis(100);
+/// Files in one batch that only get new heads: each is open, and its syncs wait, for three syncs.
+const HEADS_FILES: usize = 256;
 /// So many files waiting start the next tick early.
 const EARLY_TICK_FILES: usize = 2048;
 
@@ -130,9 +132,10 @@ impl FileSystem {
         for batch in nodes.chunks(batch_files) {
             self.commit_batch(batch, &mut status);
         }
-        let hashed = self.hashing.take_done();
-        let jobs = hashed.iter().filter_map(|hashed| self.begin_heads(hashed, &mut status));
-        self.carry_out(jobs.collect(), &mut status);
+        for batch in self.hashing.take_done().chunks(HEADS_FILES) {
+            let jobs = batch.iter().filter_map(|hashed| self.begin_heads(hashed, &mut status));
+            self.carry_out(jobs.collect(), &mut status);
+        }
         status.waiting_count = self.committer.list.lock().len();
         status
     }
@@ -178,24 +181,34 @@ impl FileSystem {
     /// The hash of a content goes into its heads, unless the file was changed since it was read.
     fn begin_heads(&self, hashed: &Hashed, status: &mut CommitStatus) -> Option<Job> {
         let node = hashed.pin.node();
-        let turn = node.file.sync_turn.try_lock_arc()?;
-        let mut state = node.file.state.lock();
+        let turn = node.file.sync_turn.try_lock_arc();
+        let state = node.file.state.try_lock_for(BUSY_PATIENCE);
+        let (Some(turn), Some(mut state)) = (turn, state) else {
+            // Somebody is busy with it, and may not be for long.
+            self.hashing.want(self.nodes.pin(node));
+            return None;
+        };
         let is_same = self.sealed_and_idle(node, &mut state) == Some(hashed.facts);
-        let sealed = state.sealed.as_mut().filter(|_| is_same)?;
-        let backing = sealed.backing().clone();
-        match sealed.begin_heads(Some(hashed.content_sha256)) {
-            Ok(begun) => begun.map(|(step, ticket)| Job {
-                node: node.clone(),
-                backing,
-                ticket,
-                step: Some(step),
-                _turn: turn,
-            }),
-            Err(e) => {
-                note_failure(node, &mut state, &e, status);
-                None
+        let begun = state.sealed.as_mut().filter(|_| is_same).map(|sealed| {
+            let begun = sealed.begin_heads(Some(hashed.content_sha256));
+            begun.map(|begun| begun.map(|begun| (sealed.backing().clone(), begun)))
+        });
+        match begun {
+            Some(Ok(Some((backing, (step, ticket))))) => {
+                state.in_job = true;
+                return Some(Job {
+                    node: node.clone(),
+                    backing,
+                    ticket,
+                    step: Some(step),
+                    _turn: turn,
+                });
             }
+            Some(Err(e)) => note_failure(node, &mut state, &e, status),
+            Some(Ok(None)) | None => {}
         }
+        state.put_away_if_idle();
+        None
     }
 
     /// `None` when there is nothing to do now.
@@ -221,6 +234,7 @@ impl FileSystem {
         let backing = sealed.backing().clone();
         match began {
             Ok(Some((step, ticket))) => {
+                state.in_job = true;
                 drop(state);
                 Some(Job {
                     node: node.clone(),
@@ -231,6 +245,7 @@ impl FileSystem {
                 })
             }
             Ok(None) => {
+                self.rest_unchanged(node, &mut state);
                 self.rest(node, &mut state);
                 None
             }
@@ -244,6 +259,7 @@ impl FileSystem {
     fn advance(&self, mut job: Job, synced: io::Result<()>, status: &mut CommitStatus) -> Option<Job> {
         let node = job.node.clone();
         let mut state = node.file.state.lock();
+        state.in_job = false;
         let Some(sealed) = state.sealed.as_mut() else {
             self.unlist(&node, &mut state);
             return None;
@@ -261,6 +277,7 @@ impl FileSystem {
             Ok((step, Some(ticket))) => {
                 job.step = step;
                 job.ticket = ticket;
+                state.in_job = true;
                 drop(state);
                 Some(job)
             }
@@ -279,6 +296,16 @@ impl FileSystem {
                 note_failure(&node, &mut state, &e, status);
                 None
             }
+        }
+    }
+
+    /// A sealed file was listed for a change that was refused, or was none: what was known of it holds
+    /// again, and nothing waits for it.
+    pub(super) fn rest_unchanged(&self, node: &Arc<Node>, state: &mut FileState) {
+        let is_settled = |sealed: &SealedFile<File>| sealed.is_clean() && !sealed.is_unsynced();
+        if state.listed && state.sealed.as_deref().is_some_and(is_settled) {
+            self.note_sealed(node, state);
+            self.unlist(node, state);
         }
     }
 

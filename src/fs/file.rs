@@ -133,10 +133,10 @@ impl FileSystem {
 
     /// Brings the sealed file of a node to memory.
     pub(super) fn load(&self, node: &Arc<Node>, state: &mut FileState, for_writing: bool) -> Result<(), StoreError> {
-        let file = match node.open(&self.tree, OFlags::RDWR) {
+        let file = match node.open_quietly(&self.tree, OFlags::RDWR) {
             Ok(file) => file,
             Err(e) if !for_writing && e.kind() == std::io::ErrorKind::PermissionDenied => {
-                node.open(&self.tree, OFlags::RDONLY)?
+                node.open_quietly(&self.tree, OFlags::RDONLY)?
             }
             Err(e) => return Err(e.into()),
         };
@@ -144,11 +144,13 @@ impl FileSystem {
         let size = file.size()?;
         if size == 0 && std::mem::take(&mut state.known_empty) {
             let empty = SealedFile::new_empty(file, self.ring.clone(), self.write_options);
+            self.tree.end_quiet(empty.backing())?;
             state.sealed = Some(Box::new(empty));
             return Ok(());
         }
         let sealed = SealedFile::load(file, self.ring.clone(), self.write_options)?;
         self.refuse_old_copy(node, &sealed)?;
+        self.tree.end_quiet(sealed.backing())?;
         if let SizeOnDisk::Clean(told) = classify(size) {
             self.correct_length(node, told, sealed.plain_length());
         }
@@ -335,6 +337,7 @@ impl FileSystem {
                 return Ok(());
             }
             if state.sealed.as_deref().is_none_or(SealedFile::is_clean) {
+                self.rest_unchanged(node, &mut state);
                 state.put_away();
                 return Ok(());
             }

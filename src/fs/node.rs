@@ -78,6 +78,8 @@ pub struct FileState {
     pub cached_at: Option<u64>,
     /// The backing file was left empty by this process, which knows that nothing of it is at risk.
     pub known_empty: bool,
+    /// The committer carries a job of this file out, whose marks belong to `sealed` as it is.
+    pub in_job: bool,
     /// A sync or sealing that failed was logged already.
     pub failure_logged: bool,
     /// Reads of this inode that failed were logged already.
@@ -85,8 +87,18 @@ pub struct FileState {
 }
 
 impl FileState {
-    /// Frees the memory of a clean file that nobody has open.
+    /// Frees the memory of a file when it is not in use for anything.
+    pub fn put_away_if_idle(&mut self) {
+        if self.opens == 0 && !self.listed {
+            self.put_away();
+        }
+    }
+
+    /// Frees the memory of a clean file that nobody has open; not under a job, which ends with it.
     pub fn put_away(&mut self) {
+        if self.in_job {
+            return;
+        }
         if let Some(sealed) = self.sealed.take() {
             self.known_empty = sealed.plain_length() == 0 && sealed.is_clean() && !sealed.is_unsynced();
             // The next life counts changes anew: the kernel's pages are good only if this one had none.
@@ -154,17 +166,31 @@ impl Node {
         .map_err(Errno::from)
     }
 
-    /// The last name is about to go: keeps the inode itself until the kernel has forgotten it. Its number
-    /// would go to the next new inode otherwise; the kernel, told of that one, takes this one for bad,
-    /// and a program that is just about to open it gets EIO where ENOENT is due. Without a descriptor
-    /// to spare it is left to that.
-    pub fn hold(&self, tree: &Tree) {
-        if self.held.get().is_none()
-            && matches!(self.anchor, Anchor::Handle(_))
-            && let Ok(held) = tree.open(&self.anchor, OFlags::PATH)
-        {
+    /// The last name is about to go: what keeps the inode itself, handed to [`Node::keep`] once it went.
+    ///
+    /// Its number would go to the next new inode otherwise; the kernel, told of that one, takes this one
+    /// for bad, and a program that is just about to open it gets EIO where ENOENT is due. Without a
+    /// descriptor to spare it is left to that.
+    pub fn hold(&self, tree: &Tree) -> Option<File> {
+        if self.held.get().is_some() || !matches!(self.anchor, Anchor::Handle(_)) {
+            return None;
+        }
+        tree.open(&self.anchor, OFlags::PATH).ok()
+    }
+
+    /// The last name went: keeps the inode until the kernel has forgotten it.
+    pub fn keep(&self, held: Option<File>) {
+        if let Some(held) = held {
             let _ = self.held.set(held);
         }
+    }
+
+    /// Opens the backing inode for I/O of the daemon's own, without a trace in its access time.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open_quietly(&self, tree: &Tree, flags: OFlags) -> io::Result<File> {
+        tree.open_quietly(&self.anchor, flags)
     }
 
     /// Opens the backing inode.

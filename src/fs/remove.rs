@@ -45,10 +45,9 @@ impl FileSystem {
         let mut state = node.file.state.lock();
         self.mark_file(&operation, node);
         let bytes = self.length_under_lock(node, &state, &stat);
-        if stat.stx_nlink == 1 {
-            node.hold(&self.tree);
-        }
+        let held = (stat.stx_nlink == 1).then(|| node.hold(&self.tree)).flatten();
         parent.with_path(&self.tree, |dir| unlink(dir, &name))?;
+        node.keep(held);
         self.name_gone(
             node,
             &mut state,
@@ -131,10 +130,12 @@ impl FileSystem {
         if let Some(gone) = &gone {
             mark(&operation, gone);
         }
-        if let Ok(node) = self.nodes.get(stat.stx_ino) {
-            node.hold(&self.tree);
-        }
+        let known = self.nodes.get(stat.stx_ino).ok();
+        let held = known.as_ref().and_then(|node| node.hold(&self.tree));
         parent.with_path(&self.tree, |dir| remove_directory(dir, &name))?;
+        if let Some(node) = known {
+            node.keep(held);
+        }
         self.directory_gone(&account, stat.stx_ino);
         Ok(())
     }

@@ -205,10 +205,11 @@ impl FileSystem {
             .ledger
             .move_directory(&account, &to.account, to.name.to_bytes(), credit);
         let moved = moved.map_err(|refusal| self.refused(&refusal))?;
-        if let Some(target) = target {
-            target.pin.node().hold(&self.tree);
-        }
+        let held = target.and_then(|target| target.pin.node().hold(&self.tree));
         self.rename_on_disk(from, to, flags)?;
+        if let Some(target) = target {
+            target.pin.node().keep(held);
+        }
         moved.commit();
         if let Some(target) = target {
             self.ledger.remove(Ino(target.stat.stx_ino));
@@ -261,10 +262,14 @@ impl FileSystem {
             .ledger
             .transfer(&old_home, &new_home, Meters::of_file(bytes), credit);
         let moved = moved.map_err(|refusal| self.refused(&refusal))?;
-        if let (Some((_, node)), Some(Gone { names: 1, .. })) = (victim, gone) {
-            node.hold(&self.tree);
-        }
+        let held = match (victim, gone) {
+            (Some((_, node)), Some(Gone { names: 1, .. })) => node.hold(&self.tree),
+            _ => None,
+        };
         self.rename_on_disk(from, to, flags)?;
+        if let Some((_, node)) = victim {
+            node.keep(held);
+        }
         moved.commit();
         if source.stat.stx_nlink > 1 {
             self.links

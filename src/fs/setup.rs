@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags};
 
+use crate::fs::baseline::ContentNote;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node, Nodes, Pin};
@@ -113,6 +114,7 @@ impl FileSystem {
 
     /// Takes a file up whose row is missing, or has no hash: notes where it is and what its head says,
     /// and has it hashed. A head that is older than what is known stays what it is, for the alarm.
+    /// What an earlier daemon left was synced before ([`FileSystem::sync_store`]): no row is ahead of it.
     pub fn take_up(&self, parent: Ino, name: &[u8]) {
         let Ok(pin) = self.pin_at(parent, name) else {
             return;
@@ -122,16 +124,47 @@ impl FileSystem {
         if self.sealed_and_idle(node, &mut state).is_some() {
             self.notes.placed(node.ino, parent, name);
             self.note_sealed(node, &state);
-            if state.opens == 0 {
-                state.put_away();
+        }
+        state.put_away_if_idle();
+    }
+
+    /// Forgets what was known of the empty files that lie directly in a directory: they may have been cut
+    /// to zero before a kill that left no time to save that. One look at each, before there are requests.
+    pub fn forget_emptied(&self, directory: Ino) {
+        let Ok(account) = self.account_by_ino(directory) else {
+            return;
+        };
+        let Ok(dir) = self.tree.open_path(&account.path()) else {
+            return;
+        };
+        for name in self.names_in(directory) {
+            let stat = CString::new(name)
+                .ok()
+                .and_then(|name| self.tree.stat_at(&dir, &name).ok());
+            if let Some(stat) = stat
+                && FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::RegularFile
+                && stat.stx_size == 0
+            {
+                self.notes.content(Ino(stat.stx_ino), ContentNote::Unsealed);
             }
         }
     }
 
-    /// The same for every file that lies directly in a directory: what a killed daemon had not saved.
+    /// [`FileSystem::take_up`] for every file that lies directly in a directory: what a killed daemon had
+    /// not saved.
     pub fn take_up_directory(&self, directory: Ino) {
+        for name in self.names_in(directory) {
+            if self.is_stopping() {
+                return;
+            }
+            self.take_up(directory, &name);
+        }
+    }
+
+    /// What lies directly in a directory; nothing when it cannot be read.
+    fn names_in(&self, directory: Ino) -> Vec<Vec<u8>> {
         let Ok(account) = self.account_by_ino(directory) else {
-            return;
+            return Vec::new();
         };
         let names = self.tree.open_path(&account.path()).and_then(|dir| {
             let dir = rustix::fs::openat(&dir, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
@@ -140,16 +173,12 @@ impl FileSystem {
                 .map(|entry| Ok(entry?.file_name().to_bytes().to_vec()))
                 .collect()
         });
-        let names: Vec<Vec<u8>> = names.unwrap_or_else(|e: std::io::Error| {
+        let mut names: Vec<Vec<u8>> = names.unwrap_or_else(|e: std::io::Error| {
             log::debug!("directory inode {directory}: {e}");
             Vec::new()
         });
-        for name in names.iter().filter(|name| !matches!(name.as_slice(), b"." | b"..")) {
-            if self.is_stopping() {
-                return;
-            }
-            self.take_up(directory, name);
-        }
+        names.retain(|name| !matches!(name.as_slice(), b"." | b".."));
+        names
     }
 
     /// What has to be saved about inodes with several names.

@@ -143,27 +143,39 @@ impl Check<'_> {
         let mendable = examined.has(Kind::Size) || examined.has(Kind::HeadCopy);
         let Some(file) = examined.file.as_mut() else { return };
         self.done.bytes += file.plain_length();
-        if let Some(facts) = file.head_facts() {
-            let first = self.ids.get(&facts.file_id);
-            if let Some((_, other)) = first.filter(|(ino, _)| *ino != found.stat.stx_ino) {
-                let detail = format!(
-                    "has the same file id as {}: one is a copy of the other's sealed file",
-                    String::from_utf8_lossy(other)
-                );
-                self.done.findings.add(found.path, Kind::Copy, detail);
-            } else {
-                self.ids
-                    .insert(facts.file_id, (found.stat.stx_ino, found.path.to_vec()));
+        let problem = match file.head_facts() {
+            Some(facts) => {
+                self.copies(found, facts.file_id);
+                self.known.check_head(found.stat.stx_ino, &facts).err()
             }
-        }
-        if let Some(facts) = file.head_facts()
-            && let Err((kind, detail)) = self.known.check_head(found.stat.stx_ino, &facts)
-        {
+            None => self.known.check_empty(found.stat.stx_ino),
+        };
+        if let Some((kind, detail)) = problem {
             self.done.findings.add(found.path, kind, detail);
         }
         if mendable && self.repair == Repair::Yes {
             self.mend_in_place(found, file);
         }
+    }
+
+    /// Two files with one id: the copy is the one that is not known to have had it, or the later one.
+    fn copies(&mut self, found: &Found<'_>, id: [u8; 16]) {
+        let here = (found.stat.stx_ino, found.path.to_vec());
+        let Some(first) = self.ids.get(&id).cloned() else {
+            self.ids.insert(id, here);
+            return;
+        };
+        if first.0 == here.0 {
+            return;
+        }
+        let is_original = self.known.has_id(here.0, &id) && !self.known.has_id(first.0, &id);
+        let (original, copy) = if is_original { (here, first) } else { (first, here) };
+        let detail = format!(
+            "has the same file id as {}: one is a copy of the other's sealed file",
+            String::from_utf8_lossy(&original.1)
+        );
+        self.done.findings.add(&copy.1, Kind::Copy, detail);
+        self.ids.insert(id, original);
     }
 
     fn mend_in_place(&mut self, found: &Found<'_>, file: &mut SealedFile<File>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::finding::Kind;
 use crate::clock::Clock;
-use crate::db::{self, Reader, SealedRow};
+use crate::db::{self, PlaceRow, Reader, SealedRow};
 use crate::id::Ino;
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::row_mac::{RowKey, SealedFields};
@@ -47,24 +47,44 @@ impl Known {
         }
     }
 
+    /// What is known of an inode.
+    fn row(&self, ino: u64) -> Result<Option<SealedFields>, (Kind, String)> {
+        let reader = self.reader.as_ref();
+        let Some(row) = reader.and_then(|reader| reader.sealed(Ino(ino)).ok().flatten()) else {
+            return Ok(None);
+        };
+        let known = fields(&row);
+        let is_ours = RowKey::of(&self.ring, row.key_id).is_ok_and(|key| key.sealed(&known) == row.mac);
+        if is_ours { Ok(Some(known)) } else { Err(foreign_row()) }
+    }
+
+    /// What is wrong with a file that holds nothing: it was known with content. (A file that is cut to
+    /// zero through the mount is forgotten.)
+    pub fn check_empty(&self, ino: u64) -> Option<(Kind, String)> {
+        match self.row(ino) {
+            Ok(None) => None,
+            Ok(Some(known)) => Some((
+                Kind::Size,
+                format!("is empty, and was known with a size of {} on disk", known.sealed_size),
+            )),
+            Err(problem) => Some(problem),
+        }
+    }
+
+    /// Whether this file id is known to be the one of this inode.
+    pub fn has_id(&self, ino: u64, file_id: &[u8; 16]) -> bool {
+        self.row(ino)
+            .is_ok_and(|known| known.is_some_and(|known| known.file_id == *file_id))
+    }
+
     /// Whether the head is one that may be there: true when a row says so, false when there is none.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn check_head(&self, ino: u64, facts: &HeadFacts) -> Result<bool, (Kind, String)> {
-        let Some(row) = self
-            .reader
-            .as_ref()
-            .and_then(|reader| reader.sealed(Ino(ino)).ok().flatten())
-        else {
+        let Some(known) = self.row(ino)? else {
             return Ok(false);
         };
-        let known = fields(&row);
-        let is_ours = RowKey::of(&self.ring, row.key_id).is_ok_and(|key| key.sealed(&known) == row.mac);
-        if !is_ours {
-            let detail = "its row in the database was not written by this program";
-            return Err((Kind::Row, detail.to_owned()));
-        }
         let same_id = facts.file_id == known.file_id;
         let old = if same_id {
             facts.generation.0 < known.generation
@@ -99,14 +119,16 @@ impl Known {
     pub fn check_place(&self, ino: u64, found: &Place<'_>) -> Option<(Kind, String)> {
         let reader = self.reader.as_ref()?;
         let left = reader.place(Ino(ino)).ok()??;
+        if !self.is_ours(&left) {
+            return Some(foreign_row());
+        }
         if left.parent.0 == found.parent && left.name == found.name {
             return None;
         }
         let others = reader.at_place(Ino(found.parent), found.name).ok()?;
         let other = others.iter().find(|other| {
             other.ino.0 != ino
-                && RowKey::of(&self.ring, other.key_id)
-                    .is_ok_and(|key| key.place(other.ino.0, other.parent.0, &other.name) == other.mac)
+                && self.is_ours(other)
                 // It is known still: a file that was replaced is not.
                 && reader.sealed(other.ino).is_ok_and(|row| row.is_some())
         })?;
@@ -116,6 +138,10 @@ impl Known {
             other.ino
         );
         Some((Kind::Swapped, detail))
+    }
+
+    fn is_ours(&self, row: &PlaceRow) -> bool {
+        RowKey::of(&self.ring, row.key_id).is_ok_and(|key| key.place(row.ino.0, row.parent.0, &row.name) == row.mac)
     }
 
     /// When the baseline was lost, if it was.
@@ -135,6 +161,11 @@ impl Known {
     }
 }
 
+fn foreign_row() -> (Kind, String) {
+    let detail = "its row in the database was not written by this program";
+    (Kind::Row, detail.to_owned())
+}
+
 fn fields(row: &SealedRow) -> SealedFields {
     SealedFields {
         ino: row.ino.0,
@@ -143,5 +174,115 @@ fn fields(row: &SealedRow) -> SealedFields {
         content_sha256: row.content_sha256,
         sealed_size: row.sealed_size,
         sealed_at_s: row.sealed_at_s,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Database;
+    use crate::sealed::head::Generation;
+    use crate::sealed::keys::Kek;
+
+    fn ring() -> Arc<KeyRing> {
+        Arc::new(KeyRing::create(Kek::take(&mut [7; 32]), [1; 16], 0))
+    }
+
+    fn sealed(ino: u64, file_id: u8) -> SealedRow {
+        let key = RowKey::current(&ring()).unwrap();
+        let row = SealedRow {
+            ino: Ino(ino),
+            file_id: [file_id; 16],
+            generation: 10,
+            content_sha256: [3; 32],
+            sealed_size: 50_000,
+            sealed_at_s: 100,
+            key_id: key.key_id(),
+            mac: [0; 32],
+        };
+        let mac = key.sealed(&fields(&row));
+        SealedRow { mac, ..row }
+    }
+
+    fn place(ino: u64, parent: u64, name: &[u8]) -> PlaceRow {
+        let key = RowKey::current(&ring()).unwrap();
+        PlaceRow {
+            ino: Ino(ino),
+            parent: Ino(parent),
+            name: name.to_vec(),
+            key_id: key.key_id(),
+            mac: key.place(ino, parent, name),
+        }
+    }
+
+    fn known(sealed: &[SealedRow], places: &[PlaceRow]) -> (tempfile::TempDir, Known) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut database, _) = Database::open(&dir.path().join("tallyfs.db"), 0).unwrap();
+        database.put_baseline(sealed, places).unwrap();
+        let known = Known::open(dir.path(), &ring());
+        (dir, known)
+    }
+
+    fn kind<T>(answer: Result<T, (Kind, String)>) -> Option<Kind> {
+        answer.err().map(|(kind, _)| kind)
+    }
+
+    #[test]
+    fn a_head_is_held_against_its_row() {
+        let forged = SealedRow {
+            generation: 9,
+            ..sealed(2, 2)
+        };
+        let (_dir, known) = known(&[sealed(1, 1), forged], &[]);
+        let head = |file_id, generation, content, sealed_at_s| HeadFacts {
+            file_id: [file_id; 16],
+            generation: Generation(generation),
+            is_sealed: true,
+            content_sha256: [content; 32],
+            sealed_at_s,
+        };
+        let told = |head| kind(known.check_head(1, &head));
+        assert_eq!(known.check_head(1, &head(1, 10, 3, 100)), Ok(true));
+        assert_eq!(known.check_head(3, &head(1, 10, 3, 100)), Ok(false), "no row");
+        assert_eq!(told(head(1, 9, 3, 100)), Some(Kind::OldCopy));
+        assert_eq!(told(head(1, 10, 4, 100)), Some(Kind::Content));
+        assert_eq!(told(head(1, 10, 0, 100)), None, "not hashed when it was written");
+        assert_eq!(told(head(1, 11, 4, 101)), None, "changed since");
+        assert_eq!(
+            told(head(5, 99, 4, 99)),
+            Some(Kind::OldCopy),
+            "sealed before, as another file"
+        );
+        assert_eq!(told(head(5, 1, 4, 100)), None, "new keys after a cut to zero");
+        assert_eq!(kind(known.check_head(2, &head(2, 10, 3, 100))), Some(Kind::Row));
+        assert_eq!(known.check_empty(1).map(|(kind, _)| kind), Some(Kind::Size));
+        assert_eq!(known.check_empty(2).map(|(kind, _)| kind), Some(Kind::Row));
+        assert_eq!(known.check_empty(3), None);
+        assert!(known.has_id(1, &[1; 16]) && !known.has_id(1, &[2; 16]) && !known.has_id(2, &[2; 16]));
+    }
+
+    #[test]
+    fn a_place_is_taken_only_by_a_file_that_is_known_still() {
+        let forged = PlaceRow {
+            name: b"e".to_vec(),
+            ..place(5, 9, b"x")
+        };
+        let rows = [
+            place(1, 9, b"a"),
+            place(2, 9, b"b"),
+            place(3, 9, b"c"),
+            place(4, 9, b"d"),
+            forged,
+        ];
+        // 3 was replaced or is being written.
+        let (_dir, known) = known(&[sealed(1, 1), sealed(2, 2), sealed(4, 4), sealed(5, 5)], &rows);
+        let told = |ino, name: &[u8]| known.check_place(ino, &Place { parent: 9, name }).map(|(kind, _)| kind);
+        assert_eq!(told(1, b"a"), None);
+        assert_eq!(told(1, b"b"), Some(Kind::Swapped));
+        assert_eq!(told(1, b"c"), None, "over a file that is known no more");
+        assert_eq!(told(1, b"f"), None, "merely moved");
+        assert_eq!(told(1, b"e"), None, "who lies there is told by a forged row");
+        assert_eq!(told(5, b"x"), Some(Kind::Row));
+        assert_eq!(told(6, b"a"), None, "no row");
     }
 }

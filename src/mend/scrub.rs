@@ -149,6 +149,7 @@ impl Scrub<'_> {
             return Look::Done(problems, None);
         };
         let Some(facts) = file.head_facts() else {
+            problems.extend(self.known.check_empty(found.stat.stx_ino));
             return Look::Done(problems, None);
         };
         problems.extend(self.content(&file, &facts));
@@ -202,8 +203,13 @@ impl Scrub<'_> {
     fn against_the_rows(&mut self, found: &Found<'_>, facts: &HeadFacts) -> Vec<(Kind, String)> {
         let ino = found.stat.stx_ino;
         let mut problems = Vec::new();
-        if self.ids.get(&facts.file_id).is_some_and(|&other| other != ino) {
-            problems.push((Kind::Copy, "has the same file id as another file: a copy".to_owned()));
+        let met = self.ids.get(&facts.file_id).filter(|&&other| other != ino);
+        if let Some(&other) = met {
+            // The copy was met first, and told by the row of this one.
+            let is_original = self.known.has_id(ino, &facts.file_id) && !self.known.has_id(other, &facts.file_id);
+            if !is_original {
+                problems.push((Kind::Copy, "has the same file id as another file: a copy".to_owned()));
+            }
         } else if let Some(other) = self.known.other_with_id(&facts.file_id, ino) {
             let detail = format!("its file id is known of inode {other}: a copy, or the content of another");
             problems.push((Kind::Copy, detail));

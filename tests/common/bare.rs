@@ -13,6 +13,7 @@ use tallyfs::daemon::layout::{Store, StorePaths};
 use tallyfs::daemon::open_store::{OpenStore, Opening, Trust};
 use tallyfs::daemon::{DaemonError, key_ring};
 use tallyfs::fs::{Caller, CommitStatus, FileSystem};
+use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
 use tallyfs::store::tree::AccessTimes;
 use tempfile::TempDir;
@@ -107,6 +108,14 @@ impl Bare {
         self.paths().data()
     }
 
+    /// The keys of the store.
+    #[track_caller]
+    pub fn ring(&self) -> KeyRing {
+        let mut ring = key_ring::load(&self.paths().keyring()).expect("the key ring");
+        ring.admit(Kek::take(&mut { KEY })).expect("the key of the store");
+        ring
+    }
+
     /// Opens the store, with recovery where the last use did not end cleanly.
     #[track_caller]
     pub fn start(&mut self) {
@@ -117,8 +126,7 @@ impl Bare {
     /// Like [`Bare::start`], for stores that may be beyond use.
     pub fn try_start(&mut self) -> Result<(), DaemonError> {
         assert!(self.opened.is_none(), "in use already");
-        let mut ring = key_ring::load(&self.paths().keyring()).expect("the key ring");
-        ring.admit(Kek::take(&mut { KEY })).expect("the key of the store");
+        let ring = self.ring();
         let clock: Arc<dyn Clock> = self.clock.clone();
         let opened = OpenStore::open(Opening {
             paths: self.store.paths(),

@@ -260,6 +260,15 @@ impl<B: Backing> SealedFile<B> {
 }
 
 impl<B: Backing> ReadPlan<B> {
+    /// The same read through another descriptor of the file.
+    #[must_use]
+    pub fn through(mut self, backing: &Arc<B>) -> Self {
+        if let Some(body) = &mut self.body {
+            body.backing = backing.clone();
+        }
+        self
+    }
+
     /// Reads and opens the body pages; returns the bytes that are now in the buffer.
     ///
     /// # Errors

@@ -1,0 +1,33 @@
+//! Putting a store away with handles that no release came for any more.
+
+mod common;
+
+use std::ffi::OsStr;
+
+use common::bare::{Bare, ROOT};
+use tallyfs::fs::{NewMode, OpenMode, WriteAsked};
+
+#[test]
+fn files_and_directories_that_are_still_open_are_put_away() {
+    let mut bare = Bare::new();
+    let how = OpenMode {
+        reads: true,
+        writes: true,
+        ..OpenMode::default()
+    };
+    bare.fs().opendir(1).expect("a directory opens");
+    let made = bare
+        .fs()
+        .create(1, OsStr::new("call.wav"), NewMode::exactly(0o644), how, ROOT);
+    let asked = WriteAsked {
+        plain_offset: 0,
+        data: b"audio",
+        caller: ROOT,
+        drops_privileges: false,
+        from_mapping: false,
+    };
+    assert_eq!(bare.fs().write(made.expect("a file").1.fh, &asked), Ok(5));
+    bare.remount();
+    let kept = std::fs::metadata(bare.data().join("call.wav")).expect("it is there");
+    assert_eq!(kept.len(), 20_480 + 5, "sealed at the stop");
+}
