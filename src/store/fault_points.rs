@@ -109,7 +109,6 @@ pub fn movable(call: Call, bytes: usize) -> io::Result<usize> {
 /// None.
 #[cfg(not(feature = "fault-points"))]
 #[inline]
-#[expect(clippy::unnecessary_wraps, reason = "a build for tests can fail here")]
 pub const fn pass(_: Call) -> io::Result<()> {
     Ok(())
 }
@@ -120,7 +119,6 @@ pub const fn pass(_: Call) -> io::Result<()> {
 /// None.
 #[cfg(not(feature = "fault-points"))]
 #[inline]
-#[expect(clippy::unnecessary_wraps, reason = "a build for tests can fail here")]
 pub const fn movable(_: Call, bytes: usize) -> io::Result<usize> {
     Ok(bytes)
 }
