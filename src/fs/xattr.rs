@@ -36,14 +36,11 @@ impl FileSystem {
     /// getxattr(2); `bytes_max` 0 asks for the size.
     ///
     /// # Errors
-    /// ENODATA, ERANGE.
+    /// ENODATA, ERANGE; EOPNOTSUPP for names of other kinds.
     pub fn getxattr(&self, number: u64, name: &OsStr, bytes_max: usize) -> FsResult<XattrAnswer> {
         if !is_shown(name.as_bytes()) {
-            return Err(if name.as_bytes().starts_with(b"system.") {
-                Errno::EOPNOTSUPP
-            } else {
-                Errno::ENODATA
-            });
+            // No more than setting one is: `ls -l` then asks for labels of security once, not for each file.
+            return Err(Errno::EOPNOTSUPP);
         }
         let (node, name) = (self.nodes.get(number)?, c_name(name)?);
         answer(bytes_max, |buffer| {
