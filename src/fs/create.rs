@@ -75,8 +75,7 @@ impl FileSystem {
         reservation.claim(Meters::of_file(0));
         self.ledger.count_added(&account, 1, 0);
         self.finish_inode(parent, file.as_fd(), mode.bits, caller)?;
-        let stat = stat_fd(&file)?;
-        let (node, entry) = self.meet(parent, name, &stat)?;
+        let (node, entry) = self.meet_made(&account, &file)?;
         self.notes.placed(node.ino, account.ino(), name.to_bytes());
         Ok((node, entry, file))
     }
@@ -196,7 +195,7 @@ impl FileSystem {
     ) -> FsResult<(Arc<Node>, Entry)> {
         let (stat, generation) = parent.with_path(&self.tree, |dir| {
             let stat = self.tree.stat_at(dir, name)?;
-            Ok((stat, self.tree.generation_at(dir, name)?))
+            Ok((stat, self.tree.handle_at(dir, name)?.generation()))
         })?;
         before_meeting(&Made {
             ino: crate::id::Ino(stat.stx_ino),

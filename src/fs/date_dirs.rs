@@ -166,7 +166,7 @@ impl FileSystem {
             if mode & 0o7000 != 0 {
                 set_mode(std::os::fd::AsFd::as_fd(&fd), mode)?;
             }
-            Ok((stat_fd(&fd)?.stx_ino, self.tree.generation_at(dir, name)?))
+            Ok((stat_fd(&fd)?.stx_ino, self.tree.handle_at(dir, name)?.generation()))
         });
         match made {
             Ok((ino, generation)) => {

@@ -1,6 +1,7 @@
 //! Names to inodes, attributes, and forgetting.
 
 use std::ffi::{CStr, OsStr};
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,26 +48,34 @@ impl FileSystem {
         }
     }
 
+    /// The node and entry of a file that was just made in the account's directory; counts as looked up.
+    pub(super) fn meet_made(&self, account: &Arc<Account>, file: &File) -> FsResult<(Arc<Node>, Entry)> {
+        let stat = stat_fd(file)?;
+        let handle = self.tree.handle_of(file)?;
+        let generation = handle.generation();
+        let node = self.nodes.meet(stat.stx_ino, generation, Meeting::LookedUp, || {
+            let anchor = self.tree.anchor_new(file, handle)?;
+            Ok(Node::new(&stat, generation, anchor, account.clone()))
+        })?;
+        let attr = Attr::of(&stat, Some(0));
+        Ok((node, Entry { attr, generation }))
+    }
+
     pub(super) fn meet_as(&self, parent: &Node, name: &CStr, stat: &Statx, by: Meeting) -> FsResult<Arc<Node>> {
         let is_directory = FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Directory;
         let account = self.account_of(parent)?;
-        let node = parent.with_path(&self.tree, |dir| {
-            let generation = self.tree.generation_at(dir, name)?;
-            let fresh = || {
-                let (anchor, found) = self.tree.anchor(dir, name, is_directory)?;
-                // The name may have gone to another inode between the calls; the kernel asks again.
-                let is_same = found == generation
-                    && self
-                        .tree
-                        .with_path(&anchor, |fd| Ok(stat_fd(fd)?.stx_ino == stat.stx_ino))?;
-                if !is_same {
-                    self.tree.release_anchor(&anchor);
-                    return Err(std::io::Error::from_raw_os_error(libc::ESTALE));
-                }
-                Ok(Node::new(stat, generation, anchor, account.clone()))
-            };
-            Ok(self.nodes.meet(stat.stx_ino, generation, by, fresh))
-        })??;
+        let node = match self.nodes.recognise(stat, by) {
+            Some(known) => known,
+            None => parent.with_path(&self.tree, |dir| {
+                let handle = self.tree.handle_at(dir, name)?;
+                let generation = handle.generation();
+                let fresh = || {
+                    let anchor = self.tree.anchor(dir, name, handle, stat)?;
+                    Ok(Node::new(stat, generation, anchor, account.clone()))
+                };
+                Ok(self.nodes.meet(stat.stx_ino, generation, by, fresh))
+            })??,
+        };
         node.mode.store(u32::from(stat.stx_mode), Ordering::Release);
         if is_directory {
             if self.ledger.account(node.ino).is_none() {

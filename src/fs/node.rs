@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{FileType, OFlags, Statx};
+use rustix::fs::{FileType, OFlags, Statx, StatxFlags};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::id::Ino;
@@ -36,6 +36,10 @@ pub struct Node {
     pub kind: FileType,
     /// Mode bits as last seen or set; the daemon alone changes them.
     pub mode: AtomicU32,
+    /// When the inode was made, where the backing file system tells; see [`Nodes::recognise`].
+    birth: Option<(i64, u32)>,
+    /// Its last name is going or gone, so its number may come to be another inode's.
+    leaving: AtomicBool,
     anchor: Anchor,
     /// Keeps the number of an inode without a name from being given to another; see [`Node::hold`].
     held: OnceLock<File>,
@@ -115,6 +119,8 @@ impl Node {
             generation,
             kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),
             mode: AtomicU32::new(u32::from(stat.stx_mode)),
+            birth: birth(stat),
+            leaving: AtomicBool::new(false),
             anchor,
             held: OnceLock::new(),
             lookups: AtomicU64::new(0),
@@ -172,6 +178,7 @@ impl Node {
     /// for bad, and a program that is just about to open it gets EIO where ENOENT is due. Without a
     /// descriptor to spare it is left to that.
     pub fn hold(&self, tree: &Tree) -> Option<File> {
+        self.leaving.store(true, Ordering::Release);
         if self.held.get().is_some() || !matches!(self.anchor, Anchor::Handle(_)) {
             return None;
         }
@@ -256,6 +263,21 @@ impl Nodes {
             return Ok(self.root.clone());
         }
         self.table.get(&number).map(|node| node.clone()).ok_or(Errno::ESTALE)
+    }
+
+    /// The known node of an inode that was found on disk, told by number and time of birth, without a look at
+    /// its handle. A number is another inode's only after a last name went, and then the node says so.
+    pub fn recognise(&self, stat: &Statx, by: Meeting) -> Option<Arc<Node>> {
+        let node = self.table.get(&stat.stx_ino)?;
+        let is_same = node.birth.is_some()
+            && node.birth == birth(stat)
+            && node.kind == FileType::from_raw_mode(u32::from(stat.stx_mode))
+            && !node.leaving.load(Ordering::Acquire);
+        if !is_same {
+            return None;
+        }
+        count(&node, by);
+        Some(node.clone())
     }
 
     /// The node of an inode that was found on disk: the known one, or `fresh` when there is none or
@@ -358,6 +380,11 @@ pub enum Meeting {
     LookedUp,
     /// The daemon, which pins it.
     Pinned,
+}
+
+fn birth(stat: &Statx) -> Option<(i64, u32)> {
+    let is_told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    is_told.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec))
 }
 
 fn count(node: &Node, by: Meeting) {

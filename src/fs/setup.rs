@@ -1,7 +1,6 @@
 //! Putting the file system together, and taking over what a crash left unsealed.
 
 use std::ffi::CString;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -96,9 +95,10 @@ impl FileSystem {
         if FileType::from_raw_mode(u32::from(stat.stx_mode)) != FileType::RegularFile {
             return Err(Errno::EINVAL);
         }
-        let generation = self.tree.generation_at(&dir, &name)?;
+        let handle = self.tree.handle_at(&dir, &name)?;
+        let generation = handle.generation();
         let node = self.nodes.meet(stat.stx_ino, generation, Meeting::Pinned, || {
-            let (anchor, generation) = self.tree.anchor(dir.as_fd(), &name, false)?;
+            let anchor = self.tree.anchor(&dir, &name, handle, &stat)?;
             Ok(Node::new(&stat, generation, anchor, account.clone()))
         })?;
         let pin = self.nodes.adopt_pin(node);

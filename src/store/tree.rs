@@ -90,30 +90,68 @@ impl Tree {
         }
     }
 
-    /// Anchors the inode behind a name.
-    ///
-    /// # Errors
-    /// As open(2), EMFILE when an ordinary user's daemon has no descriptor left.
-    pub fn anchor(&self, dir: impl AsFd, name: &CStr, is_directory: bool) -> io::Result<(Anchor, u32)> {
-        fault_points::pass(Call::Handle)?;
-        let handle = FileHandle::at(dir.as_fd(), name)?;
-        let generation = handle.generation();
-        let keep_open = !self.by_handle || (is_directory && self.take_descriptor());
-        if !keep_open {
-            return Ok((Anchor::Handle(handle), generation));
-        }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-        Ok((Anchor::Descriptor(fd), generation))
-    }
-
-    /// The handle generation behind a name, to tell a reused inode number.
+    /// The handle behind a name; its generation tells a reused inode number.
     ///
     /// # Errors
     /// As name_to_handle_at(2).
-    pub fn generation_at(&self, dir: impl AsFd, name: &CStr) -> io::Result<u32> {
+    pub fn handle_at(&self, dir: impl AsFd, name: &CStr) -> io::Result<FileHandle> {
         fault_points::pass(Call::Handle)?;
-        Ok(FileHandle::at(dir, name)?.generation())
+        FileHandle::at(dir, name)
+    }
+
+    /// The handle of an open inode.
+    ///
+    /// # Errors
+    /// As name_to_handle_at(2).
+    pub fn handle_of(&self, fd: impl AsFd) -> io::Result<FileHandle> {
+        fault_points::pass(Call::Handle)?;
+        FileHandle::of(fd)
+    }
+
+    /// Anchors the inode that `stat` and `handle` were just told of `name`.
+    ///
+    /// # Errors
+    /// As open(2), EMFILE when an ordinary user's daemon has no descriptor left. ESTALE when the name went to
+    /// another inode between the calls: the kernel asks again.
+    pub fn anchor(&self, dir: impl AsFd, name: &CStr, handle: FileHandle, stat: &Statx) -> io::Result<Anchor> {
+        let is_directory = FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Directory;
+        if self.by_handle && !(is_directory && self.take_descriptor()) {
+            // Most kinds of handle tell the number themselves, without one more call.
+            let is_same = handle.ino() == Some(stat.stx_ino)
+                || self.with_handle(&handle, |fd| Ok(stat_fd(fd)?.stx_ino == stat.stx_ino))?;
+            return if is_same {
+                Ok(Anchor::Handle(handle))
+            } else {
+                Err(Errno::STALE.into())
+            };
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let kept = rustix::fs::openat(dir, name, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|fd| {
+                let is_same = FileHandle::of(&fd)? == handle && stat_fd(&fd)?.stx_ino == stat.stx_ino;
+                if is_same { Ok(fd) } else { Err(Errno::STALE.into()) }
+            });
+        match kept {
+            Ok(fd) => Ok(Anchor::Descriptor(fd)),
+            Err(e) => {
+                self.give_descriptor_back();
+                Err(e)
+            }
+        }
+    }
+
+    /// Anchors the new inode of a file that is open, which nobody else knows yet.
+    ///
+    /// # Errors
+    /// As open(2), EMFILE when an ordinary user's daemon has no descriptor left.
+    pub fn anchor_new(&self, file: &File, handle: FileHandle) -> io::Result<Anchor> {
+        if self.by_handle {
+            return Ok(Anchor::Handle(handle));
+        }
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, proc_path(file.as_fd()).as_c_str(), flags, Mode::empty())?;
+        Ok(Anchor::Descriptor(fd))
     }
 
     fn take_descriptor(&self) -> bool {
@@ -124,7 +162,14 @@ impl Tree {
 
     /// Gives back what [`Tree::anchor`] took of the budget; called when a node goes.
     pub fn release_anchor(&self, anchor: &Anchor) {
-        if self.by_handle && matches!(anchor, Anchor::Descriptor(_)) {
+        if matches!(anchor, Anchor::Descriptor(_)) {
+            self.give_descriptor_back();
+        }
+    }
+
+    fn give_descriptor_back(&self) {
+        // Without handles none is taken of the budget.
+        if self.by_handle {
             self.descriptors_left.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -136,12 +181,14 @@ impl Tree {
     pub fn with_path<T>(&self, anchor: &Anchor, work: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
         match anchor {
             Anchor::Descriptor(fd) => work(fd.as_fd()),
-            Anchor::Handle(handle) => {
-                fault_points::pass(Call::Handle)?;
-                let fd = handle.open(&self.root, OFlags::PATH | OFlags::CLOEXEC)?;
-                work(fd.as_fd())
-            }
+            Anchor::Handle(handle) => self.with_handle(handle, work),
         }
+    }
+
+    fn with_handle<T>(&self, handle: &FileHandle, work: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        fault_points::pass(Call::Handle)?;
+        let fd = handle.open(&self.root, OFlags::PATH | OFlags::CLOEXEC)?;
+        work(fd.as_fd())
     }
 
     /// Opens an anchored inode for I/O.

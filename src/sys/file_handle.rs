@@ -18,6 +18,13 @@ const HANDLE_BYTES_MAX: usize = 128;
 /// Handles up to this length lie in the value itself: ext4 needs 8 bytes, xfs 12, btrfs 20.
 const INLINE_BYTES_MAX: usize = 22;
 
+/// Kinds whose layout the kernel fixes (linux/exportfs.h): a number of 32 bits and a generation, as ext4 has it.
+const INO32_GENERATION: i32 = 1;
+/// A number of 64 bits and a generation: xfs.
+const INO64_GENERATION: i32 = 0x81;
+/// A number of 64 bits, a subvolume and a generation: btrfs.
+const BTRFS: i32 = 0x4d;
+
 /// The kernel's `struct file_handle` with room for the longest handle.
 #[repr(C)]
 struct RawHandle {
@@ -124,6 +131,16 @@ impl FileHandle {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
+    /// The inode number in the bytes, where the kind says where it lies; `None` for other kinds.
+    pub fn ino(&self) -> Option<u64> {
+        let bytes = self.bytes();
+        match (self.kind, bytes.len()) {
+            (INO32_GENERATION, 8) => bytes.first_chunk().map(|ino| u64::from(u32::from_ne_bytes(*ino))),
+            (INO64_GENERATION, 12) | (BTRFS, 20) => bytes.first_chunk().map(|ino| u64::from_ne_bytes(*ino)),
+            _ => None,
+        }
+    }
+
     /// The handle type, a number of the backing file system's own.
     pub fn kind(&self) -> i32 {
         self.kind
@@ -175,6 +192,33 @@ mod tests {
         let by_name = FileHandle::at(&dir_fd, c"a").unwrap();
         assert_eq!(by_name, FileHandle::of(&file).unwrap());
         assert_ne!(by_name, FileHandle::at(&dir_fd, c"b").unwrap());
+    }
+
+    #[test]
+    fn a_handle_names_the_inode_or_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("a")).unwrap();
+        let handle = FileHandle::of(&file).unwrap();
+        let ino = file.metadata().unwrap().ino();
+        assert!(handle.ino().is_none_or(|named| named == ino), "{handle:?} of {ino}");
+        let bytes: Vec<u8> = 0x0102_0304_u32
+            .to_ne_bytes()
+            .into_iter()
+            .chain(7_u32.to_ne_bytes())
+            .collect();
+        assert_eq!(FileHandle::new(INO32_GENERATION, &bytes).ino(), Some(0x0102_0304));
+        let long: Vec<u8> = (1_u64 << 40)
+            .to_ne_bytes()
+            .into_iter()
+            .chain(7_u32.to_ne_bytes())
+            .collect();
+        assert_eq!(FileHandle::new(INO64_GENERATION, &long).ino(), Some(1 << 40));
+        assert_eq!(
+            FileHandle::new(INO32_GENERATION, &long).ino(),
+            None,
+            "tmpfs has it elsewhere"
+        );
+        assert_eq!(FileHandle::new(9, &bytes).ino(), None);
     }
 
     #[test]
