@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
+use crate::fs::remove::length_under_lock;
 use crate::fs::{Caller, Entry, FileSystem, NewMode, OpenMode, Opened, c_name, mark};
 use crate::quota::{Account, Reservation};
 use crate::store::tree::{link, make_directory, make_node, make_symlink, set_mode, stat_fd};
@@ -238,7 +239,7 @@ impl FileSystem {
         mark(&operation, &account);
         self.mark_file(&operation, &node);
         let before = node.with_path(&self.tree, |fd| stat_fd(fd))?;
-        let bytes = self.length_under_lock(&node, &state, &before);
+        let bytes = length_under_lock(&node, &state, &before, || Ok(before));
         let known = self.links.parents(node.ino);
         let from = known.first().cloned().unwrap_or_else(|| home.clone());
         parent.with_path(&self.tree, |dir| {

@@ -42,7 +42,7 @@ pub struct Node {
     leaving: AtomicBool,
     anchor: Anchor,
     /// Keeps the number of an inode without a name from being given to another; see [`Node::hold`].
-    held: OnceLock<File>,
+    held: OnceLock<Arc<File>>,
     lookups: AtomicU64,
     pins: AtomicU32,
     /// Of regular files and other inodes that are not directories.
@@ -91,6 +91,11 @@ pub struct FileState {
 }
 
 impl FileState {
+    /// The backing file, while it is in memory.
+    pub fn backing(&self) -> Option<&Arc<File>> {
+        self.sealed.as_deref().map(SealedFile::backing)
+    }
+
     /// Frees the memory of a file when it is not in use for anything.
     pub fn put_away_if_idle(&mut self) {
         if self.opens == 0 && !self.listed {
@@ -176,17 +181,20 @@ impl Node {
     ///
     /// Its number would go to the next new inode otherwise; the kernel, told of that one, takes this one
     /// for bad, and a program that is just about to open it gets EIO where ENOENT is due. Without a
-    /// descriptor to spare it is left to that.
-    pub fn hold(&self, tree: &Tree) -> Option<File> {
+    /// descriptor to spare it is left to that. `open` is the file where it is in memory: it does as well.
+    pub fn hold(&self, tree: &Tree, open: Option<&Arc<File>>) -> Option<Arc<File>> {
         self.leaving.store(true, Ordering::Release);
         if self.held.get().is_some() || !matches!(self.anchor, Anchor::Handle(_)) {
             return None;
         }
-        tree.open(&self.anchor, OFlags::PATH).ok()
+        match open {
+            Some(open) => Some(open.clone()),
+            None => tree.open(&self.anchor, OFlags::PATH).ok().map(Arc::new),
+        }
     }
 
     /// The last name went: keeps the inode until the kernel has forgotten it.
-    pub fn keep(&self, held: Option<File>) {
+    pub fn keep(&self, held: Option<Arc<File>>) {
         if let Some(held) = held {
             let _ = self.held.set(held);
         }

@@ -12,7 +12,7 @@ use crate::fs::node::{FileState, Meeting, Node};
 use crate::fs::{FileSystem, c_name, mark};
 use crate::quota::Account;
 use crate::sealed::length::{SizeOnDisk, classify};
-use crate::store::tree::{remove_directory, unlink};
+use crate::store::tree::{remove_directory, stat_fd, unlink};
 use crate::units::Meters;
 
 /// What a name stood for, found out under the state's lock before it went.
@@ -44,8 +44,12 @@ impl FileSystem {
         mark(&operation, &account);
         let mut state = node.file.state.lock();
         self.mark_file(&operation, node);
-        let bytes = self.length_under_lock(node, &state, &stat);
-        let held = (stat.stx_nlink == 1).then(|| node.hold(&self.tree)).flatten();
+        let is_last = stat.stx_nlink == 1;
+        let held = is_last.then(|| node.hold(&self.tree, state.backing())).flatten();
+        let bytes = length_under_lock(node, &state, &stat, || match &held {
+            Some(held) => Ok(stat_fd(held)?),
+            None => node.with_path(&self.tree, |fd| stat_fd(fd)),
+        });
         parent.with_path(&self.tree, |dir| unlink(dir, &name))?;
         node.keep(held);
         self.name_gone(
@@ -95,23 +99,6 @@ impl FileSystem {
         state.sealed = None;
     }
 
-    /// Plaintext length with the state's lock held.
-    pub(super) fn length_under_lock(&self, node: &Arc<Node>, state: &MutexGuard<'_, FileState>, stat: &Statx) -> u64 {
-        if !node.is_file() {
-            return 0;
-        }
-        if let Some(sealed) = &state.sealed {
-            return sealed.plain_length();
-        }
-        match node
-            .with_path(&self.tree, |fd| crate::store::tree::stat_fd(fd))
-            .map_or(classify(stat.stx_size), |now| classify(now.stx_size))
-        {
-            SizeOnDisk::Clean(length) => length,
-            SizeOnDisk::Unclean | SizeOnDisk::Damaged => 0,
-        }
-    }
-
     /// Removes an empty directory and its account.
     ///
     /// # Errors
@@ -131,7 +118,7 @@ impl FileSystem {
             mark(&operation, gone);
         }
         let known = self.nodes.get(stat.stx_ino).ok();
-        let held = known.as_ref().and_then(|node| node.hold(&self.tree));
+        let held = known.as_ref().and_then(|node| node.hold(&self.tree, None));
         parent.with_path(&self.tree, |dir| remove_directory(dir, &name))?;
         if let Some(node) = known {
             node.keep(held);
@@ -143,5 +130,24 @@ impl FileSystem {
     pub(super) fn directory_gone(&self, parent: &Arc<Account>, ino: u64) {
         self.ledger.remove(crate::id::Ino(ino));
         self.ledger.uncharge(parent, Meters::ONE_DIR);
+    }
+}
+
+/// Plaintext length with the state's lock held. `stat` is from before, `look` is for a look now.
+pub(super) fn length_under_lock(
+    node: &Arc<Node>,
+    state: &MutexGuard<'_, FileState>,
+    stat: &Statx,
+    look: impl FnOnce() -> FsResult<Statx>,
+) -> u64 {
+    if !node.is_file() {
+        return 0;
+    }
+    if let Some(sealed) = &state.sealed {
+        return sealed.plain_length();
+    }
+    match look().map_or(classify(stat.stx_size), |now| classify(now.stx_size)) {
+        SizeOnDisk::Clean(length) => length,
+        SizeOnDisk::Unclean | SizeOnDisk::Damaged => 0,
     }
 }

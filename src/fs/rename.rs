@@ -7,16 +7,17 @@
 use std::ffi::{CStr, OsStr};
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use rustix::fs::{FileType, RenameFlags, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
-use crate::fs::node::{Meeting, Node, Pin};
-use crate::fs::remove::Gone;
+use crate::fs::node::{FileState, Meeting, Node, Pin};
+use crate::fs::remove::{Gone, length_under_lock};
 use crate::fs::{ContentNote, FileSystem, c_name, mark};
 use crate::id::Ino;
 use crate::quota::{Account, ExchangeSide, Moved, Transfer};
 use crate::store::dirty_log::Operation;
-use crate::store::tree::rename;
+use crate::store::tree::{rename, stat_fd};
 use crate::units::Meters;
 
 /// What to do about a target that exists.
@@ -123,6 +124,21 @@ impl FileSystem {
         }
     }
 
+    /// Plaintext length with the state's lock held; the name is another look, which needs no descriptor.
+    fn length_of_side(&self, side: &Side<'_>, was: &Was, state: &MutexGuard<'_, FileState>) -> u64 {
+        let node = was.pin.node();
+        length_under_lock(node, state, &was.stat, || {
+            let now = side
+                .dir
+                .with_path(&self.tree, |dir| self.tree.stat_at(dir, side.name))?;
+            if now.stx_ino == was.stat.stx_ino {
+                Ok(now)
+            } else {
+                node.with_path(&self.tree, |fd| stat_fd(fd))
+            }
+        })
+    }
+
     fn mark_side(&self, operation: &Operation<'_>, side: &Side<'_>, was: &Was) {
         mark(operation, &side.account);
         if was.is_directory() {
@@ -205,7 +221,7 @@ impl FileSystem {
             .ledger
             .move_directory(&account, &to.account, to.name.to_bytes(), credit);
         let moved = moved.map_err(|refusal| self.refused(&refusal))?;
-        let held = target.and_then(|target| target.pin.node().hold(&self.tree));
+        let held = target.and_then(|target| target.pin.node().hold(&self.tree, None));
         self.rename_on_disk(from, to, flags)?;
         if let Some(target) = target {
             target.pin.node().keep(held);
@@ -229,7 +245,7 @@ impl FileSystem {
     ) -> FsResult<()> {
         let source_node = source.pin.node();
         let source_state = source_node.file.state.lock();
-        let bytes = self.length_under_lock(source_node, &source_state, &source.stat);
+        let bytes = self.length_of_side(from, source, &source_state);
         let old_home = source_node.home();
         let new_home = if source.stat.stx_nlink > 1 {
             self.links
@@ -243,8 +259,8 @@ impl FileSystem {
             .map(|target| (target, target.pin.node()));
         let mut victim_state = victim.map(|(_, node)| node.file.state.lock());
         let gone = match (victim, &victim_state) {
-            (Some((target, node)), Some(state)) => Some(Gone {
-                bytes: self.length_under_lock(node, state, &target.stat),
+            (Some((target, _)), Some(state)) => Some(Gone {
+                bytes: self.length_of_side(to, target, state),
                 names: target.stat.stx_nlink,
             }),
             _ => None,
@@ -263,7 +279,9 @@ impl FileSystem {
             .transfer(&old_home, &new_home, Meters::of_file(bytes), credit);
         let moved = moved.map_err(|refusal| self.refused(&refusal))?;
         let held = match (victim, gone) {
-            (Some((_, node)), Some(Gone { names: 1, .. })) => node.hold(&self.tree),
+            (Some((_, node)), Some(Gone { names: 1, .. })) => {
+                node.hold(&self.tree, victim_state.as_ref().and_then(|state| state.backing()))
+            }
             _ => None,
         };
         self.rename_on_disk(from, to, flags)?;
@@ -300,8 +318,8 @@ impl FileSystem {
         // Under the tree lock nobody else holds two of these, so their order does not matter.
         let source_state = source.pin.node().file.state.lock();
         let target_state = target.pin.node().file.state.lock();
-        let source_bytes = self.length_under_lock(source.pin.node(), &source_state, &source.stat);
-        let target_bytes = self.length_under_lock(target.pin.node(), &target_state, &target.stat);
+        let source_bytes = self.length_of_side(from, source, &source_state);
+        let target_bytes = self.length_of_side(to, target, &target_state);
         let a = ExchangeSide {
             parent: &from.account,
             name: from.name.to_bytes(),
