@@ -58,6 +58,7 @@ impl FileSystem {
             Ok(Node::new(&stat, generation, anchor, account.clone()))
         })?;
         let attr = Attr::of(&stat, Some(0));
+        node.tell(self.clock.monotonic());
         Ok((node, Entry { attr, generation }))
     }
 
@@ -117,6 +118,7 @@ impl FileSystem {
         } else {
             None
         };
+        node.tell(self.clock.monotonic());
         Ok(Entry {
             attr: Attr::of(stat, length),
             generation: node.generation,
