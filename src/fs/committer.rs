@@ -102,7 +102,6 @@ struct Job {
 impl FileSystem {
     /// Puts a file on the committer's list, once.
     pub(super) fn list(&self, node: &Arc<Node>, state: &mut FileState) {
-        node.untell();
         if !state.listed {
             state.listed = true;
             self.notes.content(node.ino, ContentNote::Unsealed);

@@ -13,11 +13,8 @@ use crate::fs::handles::Handle;
 use crate::fs::{Entry, FileSystem};
 use crate::id::{Fh, Ino};
 
-/// Bytes of names fetched from the backing directory at a time: about what goes into one answer, for the rest
-/// is fetched again.
-const NAMES_BYTES: usize = 32 * 1024;
-/// The same with an entry for each, which takes four to five times as much in the answer.
-const ENTRIES_BYTES: usize = 8 * 1024;
+/// Bytes of names fetched from the backing directory at a time.
+const LISTING_BYTES: usize = 32 * 1024;
 
 /// One directory being read. The lock keeps two readers of one handle apart.
 ///
@@ -39,8 +36,7 @@ pub struct DirEntry<'a> {
     /// The name.
     pub name: &'a std::ffi::CStr,
     /// What a look-up of the name would answer, when it was asked for. Absent for "." and "..",
-    /// for a name that has gone meanwhile, and for an inode whose entry the kernel has and that was not
-    /// written since: taken once more, it would only forget what else it knows of it, as its list.
+    /// and for a name that has gone meanwhile.
     pub entry: Option<Entry>,
 }
 
@@ -84,11 +80,7 @@ impl FileSystem {
         let mut directory = stream.directory.lock();
         let directory = self.opened(&handle, &mut directory)?;
         rustix::fs::seek(directory, SeekFrom::Start(position))?;
-        let now = self.clock.monotonic();
-        let mut buffer = Vec::with_capacity(match listing {
-            Listing::Names => NAMES_BYTES,
-            Listing::WithEntries => ENTRIES_BYTES,
-        });
+        let mut buffer = Vec::with_capacity(LISTING_BYTES);
         let mut names = RawDir::new(directory.as_fd(), buffer.spare_capacity_mut());
         while let Some(name) = names.next() {
             let name = name?;
@@ -100,14 +92,11 @@ impl FileSystem {
                 name: name.file_name(),
                 entry: None,
             };
-            if listing == Listing::WithEntries && !is_dot && !self.nodes.is_told(entry.ino, now) {
+            if listing == Listing::WithEntries && !is_dot {
                 entry.entry = self.listed_entry(&handle, directory.as_fd(), name.file_name());
             }
             if take(&entry) {
                 if let Some(entry) = entry.entry {
-                    if let Ok(node) = self.nodes.get(entry.attr.ino.0) {
-                        node.untell();
-                    }
                     self.nodes.forget(entry.attr.ino.0, 1);
                 }
                 break;

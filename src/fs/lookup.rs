@@ -58,7 +58,6 @@ impl FileSystem {
             Ok(Node::new(&stat, generation, anchor, account.clone()))
         })?;
         let attr = Attr::of(&stat, Some(0));
-        node.tell(self.clock.monotonic());
         Ok((node, Entry { attr, generation }))
     }
 
@@ -118,7 +117,6 @@ impl FileSystem {
         } else {
             None
         };
-        node.tell(self.clock.monotonic());
         Ok(Entry {
             attr: Attr::of(stat, length),
             generation: node.generation,

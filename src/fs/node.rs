@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -26,9 +25,6 @@ pub const ROOT_NODE: u64 = 1;
 
 /// Below this many nodes their memory is not worth giving back (some 200 bytes each).
 const WORTH_SHRINKING_COUNT: usize = 50_000;
-
-/// So long is an entry taken to be known to the kernel, which keeps it for an hour.
-const TOLD_FOR_S: u32 = 1800;
 
 /// What is kept of one inode.
 pub struct Node {
@@ -49,8 +45,6 @@ pub struct Node {
     held: OnceLock<Arc<File>>,
     lookups: AtomicU64,
     pins: AtomicU32,
-    /// Second, from 1 on, at which the kernel got the entry that it still has; 0: none, or it was changed since.
-    told_at_s: AtomicU32,
     /// Of regular files and other inodes that are not directories.
     pub file: FileNode,
 }
@@ -136,7 +130,6 @@ impl Node {
             held: OnceLock::new(),
             lookups: AtomicU64::new(0),
             pins: AtomicU32::new(0),
-            told_at_s: AtomicU32::new(0),
             file: FileNode {
                 home: RwLock::new(home),
                 several_links: AtomicBool::new(false),
@@ -165,16 +158,6 @@ impl Node {
     /// The last name went; called under the lock of `state`.
     pub fn set_unlinked(&self) {
         self.file.unlinked.store(true, Ordering::Release);
-    }
-
-    /// The kernel gets an entry of the inode now.
-    pub fn tell(&self, now: Duration) {
-        self.told_at_s.store(second(now), Ordering::Relaxed);
-    }
-
-    /// What the kernel was told is out of date.
-    pub fn untell(&self) {
-        self.told_at_s.store(0, Ordering::Relaxed);
     }
 
     /// The account that a file is charged to.
@@ -344,16 +327,6 @@ impl Nodes {
         })
     }
 
-    /// Whether the kernel has a good entry of an inode, as far as can be told from here. If it has none after all
-    /// it asks for that one.
-    pub fn is_told(&self, ino: Ino, now: Duration) -> bool {
-        self.table.get(&ino.0).is_some_and(|node| {
-            let told_at_s = node.told_at_s.load(Ordering::Relaxed);
-            let is_known = told_at_s > 0 && node.lookups.load(Ordering::Acquire) > 0;
-            is_known && second(now).saturating_sub(told_at_s) < TOLD_FOR_S
-        })
-    }
-
     /// Keeps a node in the table until the pin is dropped.
     pub fn pin(self: &Arc<Self>, node: &Arc<Node>) -> Pin {
         node.pins.fetch_add(1, Ordering::AcqRel);
@@ -415,10 +388,6 @@ pub enum Meeting {
     LookedUp,
     /// The daemon, which pins it.
     Pinned,
-}
-
-fn second(now: Duration) -> u32 {
-    u32::try_from(now.as_secs()).map_or(u32::MAX, |second| second.saturating_add(1))
 }
 
 fn birth(stat: &Statx) -> Option<(i64, u32)> {
