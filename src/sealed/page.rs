@@ -64,19 +64,37 @@ pub fn seal_page<C: Aead>(
     payload: &[u8],
     page: &mut [u8],
 ) -> Result<(), SealedError> {
-    debug_assert_eq!(page.len(), PAGE_BYTES);
     let used = usize::from(header.length);
+    page[PAYLOAD_AT..PAYLOAD_AT + used].copy_from_slice(&payload[..used]);
+    page[PAYLOAD_AT + used..TAG_AT].fill(0);
+    seal_page_in_place(key, nonce, place, header, page)
+}
+
+/// Seals a page whose payload lies in its place at [`PAYLOAD_AT`] already, with zeros behind it.
+///
+/// # Errors
+/// [`SealedError::CipherFails`] when the cipher refuses.
+pub fn seal_page_in_place<C: Aead>(
+    key: &FileKey<C>,
+    nonce: &[u8; NONCE_BYTES],
+    place: Place,
+    header: PageHeader,
+    page: &mut [u8],
+) -> Result<(), SealedError> {
+    debug_assert_eq!(page.len(), PAGE_BYTES);
+    put_header(nonce, header, page);
+    let (aad, aad_bytes) = page_aad(key, place, header.block);
+    let tag = key.pages().seal(nonce, &aad[..aad_bytes], &mut page[TEXT_AT..TAG_AT])?;
+    page[TAG_AT..].copy_from_slice(&tag);
+    Ok(())
+}
+
+fn put_header(nonce: &[u8; NONCE_BYTES], header: PageHeader, page: &mut [u8]) {
     page[..TEXT_AT].copy_from_slice(nonce);
     page[12..20].copy_from_slice(&header.generation.0.to_le_bytes());
     page[20..28].copy_from_slice(&header.block.to_le_bytes());
     page[28..30].copy_from_slice(&header.length.to_le_bytes());
     page[30..32].copy_from_slice(&header.unsynced.to_le_bytes());
-    page[PAYLOAD_AT..PAYLOAD_AT + used].copy_from_slice(&payload[..used]);
-    page[PAYLOAD_AT + used..TAG_AT].fill(0);
-    let (aad, aad_bytes) = page_aad(key, place, header.block);
-    let tag = key.pages().seal(nonce, &aad[..aad_bytes], &mut page[TEXT_AT..TAG_AT])?;
-    page[TAG_AT..].copy_from_slice(&tag);
-    Ok(())
 }
 
 /// Opens a tail slot in place; the payload is then at [`PAYLOAD_AT`].

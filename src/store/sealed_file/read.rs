@@ -156,22 +156,30 @@ impl<B: Backing> SealedFile<B> {
 
     /// One whole block of the body, under the inode's lock; a hole reads as zeros.
     pub(super) fn read_block(&self, block: u64) -> Result<[u8; BLOCK_PLAIN_BYTES], StoreError> {
+        let mut page = [0; PAGE_BYTES];
+        read_full(&*self.backing, &mut page, body_offset(block))?;
+        self.open_block(block, &mut page)?;
+        let mut out = [0; BLOCK_PLAIN_BYTES];
+        out.copy_from_slice(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]);
+        Ok(out)
+    }
+
+    /// Opens a body page in place, under the inode's lock, whose payload is about to become part of a
+    /// newer one; a hole becomes zeros.
+    pub(super) fn open_block(&self, block: u64, page: &mut [u8]) -> Result<(), StoreError> {
         let content = self
             .content
             .as_ref()
             .ok_or_else(|| io::Error::other("no content to read"))?;
-        let mut page = [0; PAGE_BYTES];
-        read_full(&*self.backing, &mut page, body_offset(block))?;
-        let mut out = [0; BLOCK_PLAIN_BYTES];
         // An older page must not become part of a newer one.
         let reader = PageReader {
             written_as: content.since_sync.generation_of(block),
             ..PageReader::of(content)
         };
-        if let Some(payload) = reader.open(block, &mut page)? {
-            out.copy_from_slice(payload);
+        if reader.open(block, page)?.is_none() {
+            page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].fill(0);
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Brings the last partial block to memory, where appends and recovery need it.
