@@ -4,6 +4,7 @@ use std::io;
 
 use crate::sealed::head::State;
 use crate::sealed::length::{MAX_PLAIN_LENGTH, block_of, plain_offset_of};
+use crate::sealed::page::PAYLOAD_AT;
 use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, body_offset};
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
@@ -194,16 +195,16 @@ impl<B: Backing> SealedFile<B> {
         let content = self.content_mut()?;
         let generation = content.next_generation();
         let pages = with_scratch(blocks * PAGE_BYTES, |scratch| {
-            let mut first = *content.tail;
-            first[at..].copy_from_slice(&data[..P - at]);
             for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate() {
-                let from = i * P;
-                let payload = if i == 0 {
-                    &first[..]
+                let block = end.tail_block + i as u64;
+                if i == 0 && at > 0 {
+                    let payload = &mut page[PAYLOAD_AT..PAYLOAD_AT + P];
+                    payload[..at].copy_from_slice(&content.tail[..at]);
+                    payload[at..].copy_from_slice(&data[..P - at]);
+                    content.seal_body_in_place(generation, block, page)?;
                 } else {
-                    &data[from - at..from - at + P]
-                };
-                content.seal_body(generation, end.tail_block + i as u64, payload, page)?;
+                    content.seal_body(generation, block, &data[i * P - at..(i + 1) * P - at], page)?;
+                }
             }
             Ok::<_, StoreError>(backing.write_at(scratch, body_offset(end.tail_block))? / PAGE_BYTES)
         })?;
