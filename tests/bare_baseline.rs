@@ -161,3 +161,49 @@ fn a_file_cut_to_zero_is_forgotten_though_a_kill_left_no_time_to_save_it() {
     assert_eq!(fs::metadata(backing(&bare)).unwrap().len(), 0);
     assert!(!known(&bare));
 }
+
+#[test]
+fn rows_that_two_killed_daemons_left_missing_are_made_by_the_third() {
+    let mut bare = Bare::new();
+    let ino = record(&bare, &vec![7; 20_000]);
+    bare.commit_tick();
+    let is_known = |bare: &Bare| {
+        let reader = db::open_read_only(&bare.paths().database()).expect("a database");
+        reader.sealed(Ino(ino)).expect("readable").is_some()
+    };
+    // Sealed, and not saved; then a start that saves all, and a kill before it looks at the directory.
+    for _ in 0..2 {
+        bare.kill();
+        bare.start();
+        bare.save();
+        assert!(!is_known(&bare));
+    }
+    let unsaved = bare.take_unsaved();
+    assert!(!unsaved.is_empty());
+    for directory in unsaved {
+        assert!(bare.fs().take_up_directory(directory).is_continue());
+        bare.fs().notes().taken_up(directory);
+    }
+    bare.save();
+    assert!(is_known(&bare));
+    bare.kill();
+    bare.start();
+    assert_eq!(bare.take_unsaved(), [], "taken up once");
+}
+
+#[test]
+fn a_change_on_its_way_to_the_database_counts_when_a_file_is_opened() {
+    let bare = Bare::new();
+    record(&bare, &vec![4; 20_000]);
+    bare.commit_tick();
+    let old = fs::read(backing(&bare)).unwrap();
+    change(&bare, 0, &vec![5; 20_000]);
+    bare.commit_tick();
+    for _ in 0..2 {
+        bare.fs().hash_next(Duration::ZERO);
+    }
+    bare.commit_tick();
+    let _on_its_way = bare.fs().notes().take();
+    fs::write(backing(&bare), &old).unwrap();
+    assert_eq!(open(&bare, both()).map(|_| ()), Err(Errno::EIO));
+}

@@ -196,6 +196,21 @@ fn an_old_whole_file_put_back_is_noticed_at_open_and_can_be_accepted() {
     mount.finish();
 }
 
+/// As a backup program restores: a new file under the old name.
+#[test]
+fn an_old_copy_that_was_restored_as_a_new_file_and_accepted_is_no_copy_of_another() {
+    let (mut mount, old, _) = rewritten();
+    let path = backing(&mount, "acme/one.wav");
+    fs::write(path.with_extension("new"), &old).unwrap();
+    fs::rename(path.with_extension("new"), &path).unwrap();
+    let found = scrub(&mount, &mount.store()).ends(8);
+    assert_eq!(kinds(&found, "acme/one.wav"), ["copy"], "{}", found.text);
+    tally(&["fsck", text(&mount.store()), "--accept", "acme/one.wav"]).ends(0);
+    scrub(&mount, &mount.store()).ends(0);
+    mount.start();
+    mount.finish();
+}
+
 #[test]
 fn an_old_full_page_put_back_is_noticed_by_scrub() {
     let (mut mount, old, _) = rewritten();

@@ -73,7 +73,7 @@ fn a_new_database_says_that_the_baseline_is_lost_until_the_store_is_accepted() {
     mount.start();
     let said = status(&[]).text;
     assert!(
-        said.contains("mounted at") && said.contains("baseline: the database is a new one"),
+        said.contains("mounted at") && said.contains("baseline: the database is new or came"),
         "{said}"
     );
     mount.stop();
@@ -87,6 +87,22 @@ fn a_new_database_says_that_the_baseline_is_lost_until_the_store_is_accepted() {
         "{after}"
     );
     assert!(status(&["--json"]).json()["baseline_lost_at"].is_null() && !status(&[]).text.contains("baseline"));
+}
+
+#[test]
+fn a_database_that_cannot_be_read_is_a_finding_and_not_silence() {
+    let mut mount = Mount::new();
+    record(&mount, "call.wav", 1, 50_000);
+    mount.stop();
+    for name in ["tallyfs.db-wal", "tallyfs.db-shm"] {
+        let _ = fs::remove_file(mount.store().join(name));
+    }
+    fs::write(mount.store().join("tallyfs.db"), [1; 100_000]).unwrap();
+    for command in ["scrub", "fsck"] {
+        let answer = tally(&[command, text(&mount.store()), "--json"]).ends(8).json();
+        assert_eq!(answer["finding_count"], 1, "{command}: {answer}");
+        assert_eq!(answer["findings"][0]["kind"], "database", "{command}: {answer}");
+    }
 }
 
 /// Rows name inodes, and a copy has others.

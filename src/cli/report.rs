@@ -8,7 +8,7 @@ use super::exit::Code;
 use crate::mend::{Finding, Findings, Kind};
 
 /// What it means that rows of sealed files were lost, and what to do.
-pub const BASELINE_LOST: &str = "the database is a new one: old copies of recordings sealed before it are not noticed; \
+pub const BASELINE_LOST: &str = "the database is new or came from another place: old copies of recordings sealed before that are not noticed; \
                                  `tallyfs fsck STORE --accept /` takes what is there as right and ends this";
 
 /// A list of findings with its sums.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::db::{self, Batch, PlaceRow, Reader, SealedRow};
 use crate::fs::{ContentNote, FileSystem, KnownHeads, Waiting};
 use crate::id::Ino;
-use crate::sealed::SealedError;
+use crate::mend;
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::row_mac::{RowKey, SealedFields};
 
@@ -20,6 +20,7 @@ const UNHASHED_FILES: u32 = 256;
 /// Puts notes into a batch.
 pub fn put_notes(waiting: &Waiting, key: &RowKey, batch: &mut Batch) {
     batch.baseline_lost = waiting.overflowed;
+    batch.taken_up.clone_from(&waiting.taken_up);
     for (&ino, note) in &waiting.notes {
         match &note.content {
             Some(ContentNote::Sealed(fields)) => batch.sealed.push(sealed_row(fields, key)),
@@ -106,36 +107,17 @@ impl KnownHeads for Known {
                 return None;
             }
         };
-        let fields = fields(&row);
-        match RowKey::of(&self.ring, row.key_id) {
-            Ok(key) if key.sealed(&fields) == row.mac => Some(fields),
-            Ok(_) | Err(SealedError::KeyMissing(_)) => {
-                log::error!("the database row of inode {ino} was not written by this program; it is not trusted");
-                None
-            }
-            Err(e) => {
-                log::error!("the database row of inode {ino} cannot be checked: {e}");
-                None
-            }
+        let fields = mend::trusted(&self.ring, &row);
+        if fields.is_none() {
+            log::error!("the database row of inode {ino} was not written by this program; it is not trusted");
         }
-    }
-}
-
-/// What a row says.
-pub fn fields(row: &SealedRow) -> SealedFields {
-    SealedFields {
-        ino: row.ino.0,
-        file_id: row.file_id,
-        generation: row.generation,
-        content_sha256: row.content_sha256,
-        sealed_size: row.sealed_size,
-        sealed_at_s: row.sealed_at_s,
+        fields
     }
 }
 
 /// Takes up again what was not hashed: after a stop, and when the queue was too short.
 pub struct Unhashed {
-    reader: Option<Reader>,
+    path: PathBuf,
     /// Inode number behind which to go on; [`DONE`] when there is nothing left.
     after: AtomicU64,
 }
@@ -145,9 +127,8 @@ const DONE: u64 = u64::MAX;
 impl Unhashed {
     /// Begins at the first file.
     pub fn new(path: &Path) -> Self {
-        let reader = db::open_read_only(path).inspect_err(|e| log::debug!("{e}")).ok();
         Self {
-            reader,
+            path: path.to_owned(),
             after: AtomicU64::new(0),
         }
     }
@@ -161,10 +142,12 @@ impl Unhashed {
             self.after.store(0, Ordering::Release);
         }
         let after = self.after.load(Ordering::Acquire);
-        let Some(reader) = self.reader.as_ref().filter(|_| after != DONE) else {
+        if after == DONE {
             return;
-        };
-        let rows = match reader.unhashed(Ino(after), UNHASHED_FILES) {
+        }
+        // Opened anew each time: the database may have been replaced, and this is rare.
+        let rows = db::open_read_only(&self.path).and_then(|reader| reader.unhashed(Ino(after), UNHASHED_FILES));
+        let rows = match rows {
             Ok(rows) => rows,
             Err(e) => return log::debug!("{e}"),
         };

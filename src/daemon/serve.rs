@@ -242,7 +242,10 @@ fn hash_contents(fs: &FileSystem, later: &Later) {
         return;
     }
     for &directory in &later.unsaved {
-        fs.take_up_directory(directory);
+        if fs.take_up_directory(directory).is_break() {
+            return;
+        }
+        fs.notes().taken_up(directory);
     }
     while !fs.is_stopping() {
         later.unhashed.feed(fs);

@@ -32,7 +32,7 @@ pub struct Started {
     pub dirty: Arc<DirtyLog>,
     /// Recordings to recover.
     pub unclean: Vec<Unclean>,
-    /// Directories in which a killed daemon had changes that it did not save.
+    /// Directories in which killed daemons had changes that they did not save, and nobody did since.
     pub unsaved: Vec<Ino>,
     /// What the first write-back has to write.
     pub first_ask: Ask,
@@ -69,10 +69,12 @@ pub fn start(
     }
     let last = database.last_run().map_err(DaemonError::Database)?;
     let root_ino = Ino(stat_fd(tree.root()).map_err(DaemonError::Data)?.stx_ino);
+    let root_generation = FileHandle::of(tree.root()).map_or(0, |handle| handle.generation());
+    let is_root = |identity: Identity| {
+        identity.root_ino == root_ino && identity.root_generation.is_none_or(|known| known == root_generation)
+    };
     let (dirty, leftover) = DirtyLog::open(&paths.root, boot_id, last.log_epoch).map_err(DaemonError::Data)?;
-    let same_store = trust == Trust::Rows
-        && found == Found::Good
-        && last.identity.is_some_and(|identity| identity.root_ino == root_ino);
+    let same_store = trust == Trust::Rows && found == Found::Good && last.identity.is_some_and(is_root);
     let same_boot = last.boot_id == Some(boot_id);
     let (counted, first_ask) = if same_store && last.clean {
         (rows(&database)?, Ask::Dirty)
@@ -81,15 +83,18 @@ pub fn start(
     } else {
         (scan(tree, clock)?, Ask::Everything)
     };
-    if last.identity.is_none_or(|identity| identity.root_ino != root_ino) {
-        let mut store_id = [0; 16];
-        getrandom::fill(&mut store_id).map_err(|e| DaemonError::Data(std::io::Error::other(e.to_string())))?;
-        database
-            .set_identity(Identity { store_id, root_ino })
-            .map_err(DaemonError::Database)?;
-    }
     // Its rows name inodes, and those of a store that was moved or restored have other numbers.
-    let is_moved = last.identity.is_some_and(|identity| identity.root_ino != root_ino);
+    let is_moved = last.identity.is_some_and(|identity| !is_root(identity));
+    let known = last.identity.filter(|_| !is_moved);
+    if known.is_none_or(|identity| identity.root_generation.is_none()) {
+        let store_id = known.map_or_else(new_store_id, |identity| Ok(identity.store_id))?;
+        let identity = Identity {
+            store_id,
+            root_ino,
+            root_generation: Some(root_generation),
+        };
+        database.set_identity(identity).map_err(DaemonError::Database)?;
+    }
     if (found != Found::Good || is_moved) && counted.stats.files_read > 0 {
         log::warn!(
             "the database is {}: what was known of recordings sealed before is lost; see `tallyfs scrub`",
@@ -99,6 +104,8 @@ pub fn start(
             .note_baseline_lost(clock.now().as_secs())
             .map_err(DaemonError::Database)?;
     }
+    database.note_unsaved(&leftover.inos).map_err(DaemonError::Database)?;
+    let unsaved = database.unsaved().map_err(DaemonError::Database)?;
     database.mark_running(boot_id).map_err(DaemonError::Database)?;
     let ledger = ledger_of(&counted.dirs, root_ino, config.mount);
     let links = multi_links(&counted.links);
@@ -109,9 +116,15 @@ pub fn start(
         links,
         dirty,
         unclean: counted.unclean,
-        unsaved: leftover.inos,
+        unsaved,
         first_ask,
     })
+}
+
+fn new_store_id() -> Result<[u8; 16], DaemonError> {
+    let mut store_id = [0; 16];
+    getrandom::fill(&mut store_id).map_err(|e| DaemonError::Data(std::io::Error::other(e.to_string())))?;
+    Ok(store_id)
 }
 
 /// The kernel's name of this boot of the machine.

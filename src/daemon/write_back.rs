@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::daemon::baseline;
 use crate::daemon::ledger_load::link_rows;
 use crate::db::{Ask, Batch, Collected, DayDelta, DirRow};
-use crate::fs::{FileSystem, LinkCharge, Waiting};
+use crate::fs::{FileSystem, LinkCharge};
 use crate::id::Ino;
 use crate::period::CivilDate;
 use crate::quota::{Account, FlowCounts};
@@ -74,7 +74,7 @@ impl WriteBack {
         };
         batch.dirs = accounts.iter().map(|account| row(account, &charges)).collect();
         let flows = self.days(&accounts, &mut batch.days);
-        self.collected(batch, rotated, flows, notes)
+        self.collected(batch, rotated, flows)
     }
 
     fn dirty_accounts(&self, inos: &[Ino], gone: &mut Vec<Ino>) -> Vec<Arc<Account>> {
@@ -122,28 +122,23 @@ impl WriteBack {
         flows
     }
 
-    fn collected(
-        &self,
-        batch: Batch,
-        rotated: Option<Rotated>,
-        flows: Vec<(Arc<Account>, FlowCounts)>,
-        notes: Waiting,
-    ) -> Collected {
-        let (dirty, committed) = (self.dirty.clone(), rotated.as_ref().map(|r| r.epoch));
-        let (fs, failed_dirty) = (self.fs.clone(), self.dirty.clone());
+    fn collected(&self, batch: Batch, rotated: Option<Rotated>, flows: Vec<(Arc<Account>, FlowCounts)>) -> Collected {
+        // Without a mark nothing is left of any epoch: what earlier daemons logged is in the first save.
+        let over = rotated.as_ref().map_or(self.dirty.epoch() - 1, |rotated| rotated.epoch);
+        let dirty = self.dirty.clone();
+        let (fs, saved, failed_dirty) = (self.fs.clone(), self.fs.clone(), self.dirty.clone());
         Collected {
             batch,
             on_committed: Box::new(move || {
-                if let Some(epoch) = committed {
-                    dirty.retire(epoch);
-                }
+                saved.notes().saved();
+                dirty.retire(over);
             }),
             on_failed: Box::new(move |batch: Batch| {
                 if let Some(rotated) = rotated {
                     failed_dirty.not_saved(rotated.inos);
                 }
                 fs.give_back_links(batch.links.iter().map(|row| row.ino).chain(batch.removed_links));
-                fs.notes().give_back(notes);
+                fs.notes().not_saved();
                 for (payer, flow) in flows {
                     payer.give_back_flow(flow);
                 }

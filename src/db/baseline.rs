@@ -54,6 +54,41 @@ pub(super) fn forget(db: &Connection, unsealed: &[Ino], gone: &[Ino]) -> rusqlit
     Ok(())
 }
 
+/// Forgets other inodes that are recorded at these places.
+pub(super) fn make_room(db: &Connection, places: &[PlaceRow]) -> rusqlite::Result<()> {
+    let mut others = db.prepare_cached("SELECT ino FROM place WHERE parent = ?1 AND name = ?2 AND ino <> ?3")?;
+    for row in places {
+        let at = params![row.parent.0.cast_signed(), row.name, row.ino.0.cast_signed()];
+        let inos: Vec<Ino> = others
+            .query_map(at, |row| Ok(Ino(number(row, 0)?)))?
+            .collect::<Result<_, _>>()?;
+        forget(db, &[], &inos)?;
+    }
+    Ok(())
+}
+
+pub(super) fn note_unsaved(db: &Connection, directories: &[Ino]) -> rusqlite::Result<()> {
+    let mut insert = db.prepare_cached("INSERT OR IGNORE INTO unsaved (directory) VALUES (?1)")?;
+    for directory in directories {
+        insert.execute([directory.0.cast_signed()])?;
+    }
+    Ok(())
+}
+
+pub(super) fn unsaved(db: &Connection) -> rusqlite::Result<Vec<Ino>> {
+    db.prepare_cached("SELECT directory FROM unsaved ORDER BY directory")?
+        .query_map([], |row| Ok(Ino(number(row, 0)?)))?
+        .collect()
+}
+
+pub(super) fn taken_up(db: &Connection, directories: &[Ino]) -> rusqlite::Result<()> {
+    let mut delete = db.prepare_cached("DELETE FROM unsaved WHERE directory = ?1")?;
+    for directory in directories {
+        delete.execute([directory.0.cast_signed()])?;
+    }
+    Ok(())
+}
+
 pub(super) fn sealed(db: &Connection, ino: Ino) -> rusqlite::Result<Option<SealedRow>> {
     db.prepare_cached(
         "SELECT ino, file_id, generation, content_sha256, sealed_size, sealed_at, key_id, mac

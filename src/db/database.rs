@@ -75,7 +75,11 @@ impl Database {
     pub fn set_identity(&mut self, identity: Identity) -> Result<(), Error> {
         self.write("write the store's identity", |db| {
             put_meta(db, "store_id", &identity.store_id.as_slice())?;
-            put_meta(db, "root_ino", &identity.root_ino.0.cast_signed())
+            put_meta(db, "root_ino", &identity.root_ino.0.cast_signed())?;
+            match identity.root_generation {
+                Some(generation) => put_meta(db, "root_generation", &generation),
+                None => Ok(()),
+            }
         })?;
         self.identity = Some(identity);
         Ok(())
@@ -144,6 +148,17 @@ impl Database {
         self.write("note that the baseline is lost", |db| lose_baseline(db, at_s))
     }
 
+    /// Files directly in these directories may lack their rows, or have old ones, until a batch says that
+    /// they are taken up: also over kills and stops.
+    pub fn note_unsaved(&mut self, directories: &[Ino]) -> Result<(), Error> {
+        self.write("note what was not saved", |db| baseline::note_unsaved(db, directories))
+    }
+
+    /// All directories that were noted and not taken up yet.
+    pub fn unsaved(&self) -> Result<Vec<Ino>, Error> {
+        baseline::unsaved(&self.db).map_err(|e| self.failed("read what was not saved", e))
+    }
+
     /// A person takes the store as it is now: rows of all its files are there.
     pub fn accept_baseline(&mut self) -> Result<(), Error> {
         self.write("accept the baseline", |db| {
@@ -152,9 +167,10 @@ impl Database {
         })
     }
 
-    /// Writes rows of sealed files alone.
+    /// Writes rows of sealed files alone. Whoever was left at one of the places before is forgotten.
     pub fn put_baseline(&mut self, sealed: &[SealedRow], places: &[PlaceRow]) -> Result<(), Error> {
         self.write("write the baseline", |db| {
+            baseline::make_room(db, places)?;
             baseline::put_sealed(db, sealed)?;
             baseline::put_places(db, places)
         })
@@ -275,6 +291,7 @@ fn put_batch(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     }
     baseline::put_sealed(db, &batch.sealed)?;
     baseline::put_places(db, &batch.places)?;
+    baseline::taken_up(db, &batch.taken_up)?;
     let known: Option<i64> = db
         .prepare_cached("SELECT value FROM meta WHERE key = 'log_epoch'")?
         .query_row([], |row| row.get(0))

@@ -77,6 +77,7 @@ pub(super) fn days(db: &Connection, tenant: &str, count: u32) -> rusqlite::Resul
 pub(super) fn last_run(db: &Connection) -> rusqlite::Result<LastRun> {
     let store_id: Option<[u8; 16]> = meta(db, "store_id")?;
     let root_ino: Option<i64> = meta(db, "root_ino")?;
+    let root_generation: Option<u32> = meta(db, "root_generation")?;
     let log_epoch: Option<i64> = meta(db, "log_epoch")?;
     let created_at_s: Option<i64> = meta(db, "created_at")?;
     let baseline_lost_s: Option<i64> = meta(db, "baseline_lost")?;
@@ -84,6 +85,7 @@ pub(super) fn last_run(db: &Connection) -> rusqlite::Result<LastRun> {
         identity: store_id.zip(root_ino).map(|(store_id, root_ino)| Identity {
             store_id,
             root_ino: Ino(root_ino.cast_unsigned()),
+            root_generation,
         }),
         clean: meta(db, "clean")?.unwrap_or(false),
         boot_id: meta(db, "boot_id")?,

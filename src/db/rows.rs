@@ -88,6 +88,8 @@ pub struct Batch {
     pub unsealed: Vec<Ino>,
     /// Inodes that are gone.
     pub gone: Vec<Ino>,
+    /// Directories whose files have their rows again; see [`super::Database::note_unsaved`].
+    pub taken_up: Vec<Ino>,
     /// Changes of sealed files were dropped: none of the rows can be trusted.
     pub baseline_lost: bool,
     /// Every change of this epoch of the dirty log and of all before it is in the rows now.
@@ -130,6 +132,8 @@ pub struct PlaceRow {
 pub struct Identity {
     pub store_id: [u8; 16],
     pub root_ino: Ino,
+    /// Tells the root from an earlier directory with its number; absent from older files.
+    pub root_generation: Option<u32>,
 }
 
 /// How the last daemon left the database.

@@ -61,6 +61,15 @@ CREATE TABLE place (
 ) STRICT;
 CREATE INDEX place_by_name ON place (parent, name);
 ",
+    // Files that an earlier program sealed have no rows: the baseline is lost since the file was made.
+    "
+CREATE TABLE unsaved (
+    directory INTEGER PRIMARY KEY
+) STRICT;
+INSERT OR IGNORE INTO meta
+    SELECT 'baseline_lost', value FROM meta
+    WHERE key = 'created_at' AND NOT EXISTS (SELECT 1 FROM sealed) AND EXISTS (SELECT 1 FROM directory WHERE own_files > 0);
+",
 ];
 
 /// Selects that fail when a table or a column is missing.
@@ -72,12 +81,13 @@ const PROBES: &[&str] = &[
             bytes_added, bytes_deleted, created_at, updated_at FROM storage_usage_log LIMIT 0",
     "SELECT ino, file_id, generation, content_sha256, sealed_size, sealed_at, key_id, mac FROM sealed LIMIT 0",
     "SELECT ino, parent, name, key_id, mac FROM place LIMIT 0",
+    "SELECT directory FROM unsaved LIMIT 0",
 ];
 
 /// The newest schema that this program knows.
-pub(super) const LATEST: i64 = 2;
+pub(super) const LATEST: i64 = 3;
 
-const _: () = assert!(MIGRATIONS.len() == 2 && LATEST == 2);
+const _: () = assert!(MIGRATIONS.len() == 3 && LATEST == 3);
 
 /// State of a file as its schema shows it.
 #[derive(PartialEq, Eq, Debug)]

@@ -18,6 +18,7 @@ const BOOT: [u8; 16] = [7; 16];
 const IDENTITY: Identity = Identity {
     store_id: [3; 16],
     root_ino: Ino(u64::MAX),
+    root_generation: Some(u32::MAX),
 };
 
 fn file(temp: &TempDir) -> PathBuf {
@@ -213,7 +214,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
         error,
         Error::Newer {
             found: 99,
-            known: 2,
+            known: schema::LATEST,
             ..
         }
     ));
@@ -383,7 +384,9 @@ fn a_database_of_schema_1_keeps_its_rows_and_learns_about_sealed_files() {
     assert_eq!(found, Found::Good);
     assert_eq!(db.load_dirs().unwrap().len(), 2);
     assert_eq!(db.days("acme", 9).unwrap()[0].recordings_added, 3);
-    assert!(db.last_run().unwrap().clean && db.last_run().unwrap().baseline_lost_s.is_none());
+    let last = db.last_run().unwrap();
+    assert!(last.clean && last.identity.unwrap().root_generation.is_none());
+    assert_eq!(last.baseline_lost_s, Some(1_763_700_000), "its recordings have no rows");
     let row = SealedRow {
         ino: Ino(9),
         file_id: [1; 16],
@@ -419,8 +422,23 @@ fn a_database_of_schema_1_keeps_its_rows_and_learns_about_sealed_files() {
     };
     db.commit(&changed).unwrap();
     assert_eq!(reader.sealed(Ino(9)).unwrap(), None);
-    db.note_baseline_lost(77).unwrap();
+    // Another file came to this place, and a person takes it.
+    let restored = PlaceRow {
+        ino: Ino(10),
+        ..reader.place(Ino(9)).unwrap().unwrap()
+    };
+    db.put_baseline(&[], std::slice::from_ref(&restored)).unwrap();
     assert_eq!(reader.place(Ino(9)).unwrap(), None);
+    db.note_unsaved(&[Ino(2), Ino(u64::MAX), Ino(2)]).unwrap();
+    assert_eq!(db.unsaved().unwrap(), [Ino(u64::MAX), Ino(2)]);
+    let taken_up = Batch {
+        taken_up: vec![Ino(u64::MAX)],
+        ..batch(Vec::new())
+    };
+    db.commit(&taken_up).unwrap();
+    assert_eq!(db.unsaved().unwrap(), [Ino(2)]);
+    db.note_baseline_lost(77).unwrap();
+    assert_eq!(reader.place(Ino(10)).unwrap(), None);
     assert_eq!(reader.last_run().unwrap().baseline_lost_s, Some(77));
     db.accept_baseline().unwrap();
     assert_eq!(reader.last_run().unwrap().baseline_lost_s, None);

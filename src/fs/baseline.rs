@@ -55,10 +55,17 @@ pub enum ContentNote {
     Gone,
 }
 
-/// Notes that were not taken yet.
+/// Notes that are not in the database yet.
 #[derive(Default)]
 pub struct Notes {
-    waiting: Mutex<Waiting>,
+    not_saved: Mutex<NotSaved>,
+}
+
+#[derive(Default)]
+struct NotSaved {
+    waiting: Waiting,
+    /// Taken, and its fate not known yet.
+    saving: Arc<Waiting>,
 }
 
 /// Notes by inode number.
@@ -66,6 +73,8 @@ pub struct Notes {
 pub struct Waiting {
     /// The newest of each.
     pub notes: HashMap<Ino, Note>,
+    /// Directories whose files are noted, all that an earlier daemon did not save.
+    pub taken_up: Vec<Ino>,
     /// There were too many: all that was known is void.
     pub overflowed: bool,
 }
@@ -87,8 +96,13 @@ impl Notes {
         });
     }
 
+    /// What an earlier daemon had not saved of the files in a directory is noted.
+    pub fn taken_up(&self, directory: Ino) {
+        self.not_saved.lock().waiting.taken_up.push(directory);
+    }
+
     fn add(&self, ino: Ino, change: impl FnOnce(&mut Note)) {
-        let mut waiting = self.waiting.lock();
+        let waiting = &mut self.not_saved.lock().waiting;
         if waiting.notes.len() >= WAITING_MAX && !waiting.notes.contains_key(&ino) {
             waiting.notes.clear();
             waiting.overflowed = true;
@@ -97,33 +111,40 @@ impl Notes {
     }
 
     fn of(&self, ino: Ino) -> Option<ContentNote> {
-        self.waiting
-            .lock()
-            .notes
-            .get(&ino)
-            .and_then(|note| note.content.clone())
+        let not_saved = self.not_saved.lock();
+        let content = |notes: &Waiting| notes.notes.get(&ino).and_then(|note| note.content.clone());
+        content(&not_saved.waiting).or_else(|| content(&not_saved.saving))
     }
 
     /// Whether there are any.
     pub fn is_waiting(&self) -> bool {
-        let waiting = self.waiting.lock();
-        waiting.overflowed || !waiting.notes.is_empty()
+        let waiting = &self.not_saved.lock().waiting;
+        waiting.overflowed || !waiting.notes.is_empty() || !waiting.taken_up.is_empty()
     }
 
-    /// All of them.
-    pub fn take(&self) -> Waiting {
-        std::mem::take(&mut self.waiting.lock())
+    /// All of them, to be saved; they count until [`Notes::saved`] or [`Notes::not_saved`] is called.
+    pub fn take(&self) -> Arc<Waiting> {
+        let mut not_saved = self.not_saved.lock();
+        not_saved.saving = Arc::new(std::mem::take(&mut not_saved.waiting));
+        not_saved.saving.clone()
     }
 
-    /// Those that could not be saved; newer ones of the same inode count more.
-    pub fn give_back(&self, old: Waiting) {
-        let mut waiting = self.waiting.lock();
+    /// Those that were taken are in the database.
+    pub fn saved(&self) {
+        self.not_saved.lock().saving = Arc::default();
+    }
+
+    /// Those that were taken wait again; newer ones of the same inode count more.
+    pub fn not_saved(&self) {
+        let not_saved = &mut *self.not_saved.lock();
+        let (waiting, old) = (&mut not_saved.waiting, std::mem::take(&mut not_saved.saving));
         waiting.overflowed |= old.overflowed;
-        for (ino, old) in old.notes {
+        waiting.taken_up.extend(&old.taken_up);
+        for (&ino, old) in &old.notes {
             let note = waiting.notes.entry(ino).or_default();
             let is_gone = note.content == Some(ContentNote::Gone);
-            note.content = note.content.take().or(old.content);
-            note.place = note.place.take().or(old.place.filter(|_| !is_gone));
+            note.content = note.content.take().or_else(|| old.content.clone());
+            note.place = note.place.take().or_else(|| old.place.clone().filter(|_| !is_gone));
         }
     }
 }
@@ -206,17 +227,25 @@ mod tests {
         notes.placed(Ino(1), Ino(9), b"old");
         notes.content(Ino(1), ContentNote::Unsealed);
         notes.placed(Ino(2), Ino(9), b"b");
-        let taken = notes.take();
+        notes.take();
+        assert_eq!(notes.of(Ino(1)), Some(ContentNote::Unsealed), "on its way is not saved");
         notes.placed(Ino(1), Ino(9), b"new");
         notes.content(Ino(2), ContentNote::Gone);
-        notes.give_back(taken);
-        let now = notes.take().notes;
+        assert_eq!(notes.of(Ino(2)), Some(ContentNote::Gone));
+        notes.taken_up(Ino(9));
+        notes.not_saved();
+        let now = notes.take();
+        assert_eq!(now.taken_up, [Ino(9)]);
+        let now = &now.notes;
         assert_eq!(now[&Ino(1)].place.as_ref().unwrap().name, b"new");
         assert_eq!(now[&Ino(1)].content, Some(ContentNote::Unsealed));
         assert_eq!(
             (&now[&Ino(2)].place, &now[&Ino(2)].content),
             (&None, &Some(ContentNote::Gone))
         );
+        notes.saved();
+        assert_eq!(notes.of(Ino(2)), None);
+        assert!(!notes.is_waiting());
     }
 
     #[test]

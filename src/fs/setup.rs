@@ -1,6 +1,7 @@
 //! Putting the file system together, and taking over what a crash left unsealed.
 
 use std::ffi::CString;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,14 +152,15 @@ impl FileSystem {
     }
 
     /// [`FileSystem::take_up`] for every file that lies directly in a directory: what a killed daemon had
-    /// not saved.
-    pub fn take_up_directory(&self, directory: Ino) {
+    /// not saved. Breaks off when the daemon is stopping.
+    pub fn take_up_directory(&self, directory: Ino) -> ControlFlow<()> {
         for name in self.names_in(directory) {
             if self.is_stopping() {
-                return;
+                return ControlFlow::Break(());
             }
             self.take_up(directory, &name);
         }
+        ControlFlow::Continue(())
     }
 
     /// What lies directly in a directory; nothing when it cannot be read.

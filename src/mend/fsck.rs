@@ -90,6 +90,7 @@ pub fn fsck(subject: &Subject<'_>, repair: Repair) -> std::io::Result<Checked> {
     walk(subject.data, range, &mut |found| check.visit(found), &mut |path, e| {
         failures.push((path.to_vec(), e));
     })?;
+    let trouble = check.known.trouble();
     let mut done = check.done;
     for (path, e) in failures {
         done.findings.add(&path, Kind::Unreadable, e.to_string());
@@ -97,6 +98,10 @@ pub fn fsck(subject: &Subject<'_>, repair: Repair) -> std::io::Result<Checked> {
     if subject.below.is_empty() {
         strays(subject.root, &mut done.findings)?;
         books::compare(subject, &mut done);
+    }
+    if let Some(why) = trouble.filter(|_| !done.findings.counts().contains_key(&Kind::Database)) {
+        let detail = format!("{why}; not every recording was compared with what was known of it");
+        done.findings.add(b"tallyfs.db", Kind::Database, detail);
     }
     Ok(done)
 }

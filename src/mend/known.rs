@@ -1,6 +1,7 @@
 //! What the database knew of sealed files, asked by those who look for damage. Rows count only with the
 //! code that the store's key gives them.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,31 +32,44 @@ pub struct Place<'a> {
 pub struct Known {
     reader: Option<Reader>,
     ring: Arc<KeyRing>,
+    trouble: RefCell<Option<String>>,
 }
 
 impl Known {
     /// Of the store at `root`. Without a database nothing is known.
     pub fn open(root: &Path, ring: &Arc<KeyRing>) -> Self {
-        let reader = db::open_read_only(&root.join("tallyfs.db"))
+        let opened = db::open_read_only(&root.join("tallyfs.db"))
             // Written before rows of sealed files were kept.
-            .and_then(|reader| reader.sealed(Ino(0)).map(|_| reader))
-            .inspect_err(|e| log::debug!("{e}"))
-            .ok();
+            .and_then(|reader| reader.sealed(Ino(0)).map(|_| reader));
+        let (reader, trouble) = match opened {
+            Ok(reader) => (Some(reader), None),
+            Err(e) => (None, Some(e.to_string())),
+        };
         Self {
             reader,
             ring: ring.clone(),
+            trouble: RefCell::new(trouble),
         }
+    }
+
+    /// Why not everything could be compared with the rows, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
+    }
+
+    /// `None` when there is no answer, which is kept as trouble.
+    fn ask<T>(&self, question: impl FnOnce(&Reader) -> Result<T, db::Error>) -> Option<T> {
+        question(self.reader.as_ref()?)
+            .inspect_err(|e| *self.trouble.borrow_mut() = Some(e.to_string()))
+            .ok()
     }
 
     /// What is known of an inode.
     fn row(&self, ino: u64) -> Result<Option<SealedFields>, (Kind, String)> {
-        let reader = self.reader.as_ref();
-        let Some(row) = reader.and_then(|reader| reader.sealed(Ino(ino)).ok().flatten()) else {
+        let Some(row) = self.ask(|reader| reader.sealed(Ino(ino))).flatten() else {
             return Ok(None);
         };
-        let known = fields(&row);
-        let is_ours = RowKey::of(&self.ring, row.key_id).is_ok_and(|key| key.sealed(&known) == row.mac);
-        if is_ours { Ok(Some(known)) } else { Err(foreign_row()) }
+        trusted(&self.ring, &row).map(Some).ok_or_else(foreign_row)
     }
 
     /// What is wrong with a file that holds nothing: it was known with content. (A file that is cut to
@@ -110,27 +124,26 @@ impl Known {
 
     /// Another inode that had this file id and is known still.
     pub fn other_with_id(&self, file_id: &[u8; 16], ino: u64) -> Option<u64> {
-        let inos = self.reader.as_ref()?.with_file_id(file_id).ok()?;
+        let inos = self.ask(|reader| reader.with_file_id(file_id))?;
         inos.into_iter().map(|found| found.0).find(|&found| found != ino)
     }
 
     /// What is wrong with the place of an inode: it lies where another one was left. A file that merely
     /// lies elsewhere than its row says is none, for a name may reach the disk before or after its row.
     pub fn check_place(&self, ino: u64, found: &Place<'_>) -> Option<(Kind, String)> {
-        let reader = self.reader.as_ref()?;
-        let left = reader.place(Ino(ino)).ok()??;
+        let left = self.ask(|reader| reader.place(Ino(ino)))??;
         if !self.is_ours(&left) {
             return Some(foreign_row());
         }
         if left.parent.0 == found.parent && left.name == found.name {
             return None;
         }
-        let others = reader.at_place(Ino(found.parent), found.name).ok()?;
+        let others = self.ask(|reader| reader.at_place(Ino(found.parent), found.name))?;
         let other = others.iter().find(|other| {
             other.ino.0 != ino
                 && self.is_ours(other)
                 // It is known still: a file that was replaced is not.
-                && reader.sealed(other.ino).is_ok_and(|row| row.is_some())
+                && self.ask(|reader| reader.sealed(other.ino)).flatten().is_some()
         })?;
         let detail = format!(
             "is the file that was left as {:?}; here inode {} was left: names were swapped",
@@ -164,6 +177,13 @@ impl Known {
 fn foreign_row() -> (Kind, String) {
     let detail = "its row in the database was not written by this program";
     (Kind::Row, detail.to_owned())
+}
+
+/// What a row says; `None` when this store's key did not write it.
+pub fn trusted(ring: &KeyRing, row: &SealedRow) -> Option<SealedFields> {
+    let fields = fields(row);
+    let key = RowKey::of(ring, row.key_id).ok()?;
+    (key.sealed(&fields) == row.mac).then_some(fields)
 }
 
 fn fields(row: &SealedRow) -> SealedFields {

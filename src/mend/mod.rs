@@ -10,6 +10,7 @@ mod scrub;
 
 pub use finding::{Finding, Findings, Kind};
 pub use fsck::{Checked, Repair, Subject, fsck};
+pub use known::trusted;
 pub use salvage::{SalvageError, Salvaged, salvage};
 pub use scrub::{Pace, Progress, scrub};
 

@@ -83,8 +83,13 @@ pub fn scrub(
     walk(subject.data, range, visit, &mut |path, e| {
         failures.push((path.to_vec(), e));
     })?;
+    let trouble = scrub.known.trouble();
     for (path, e) in failures {
         progress.findings.add(&path, Kind::Unreadable, e.to_string());
+    }
+    if let Some(why) = trouble {
+        let detail = format!("{why}; not every recording was compared with what was known of it");
+        progress.findings.add(b"tallyfs.db", Kind::Database, detail);
     }
     Ok(())
 }

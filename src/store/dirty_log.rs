@@ -51,6 +51,8 @@ struct Current {
     file: File,
     epoch: u64,
     inos: Vec<Ino>,
+    /// Marked by operations that entered in the epoch before.
+    late: Vec<Ino>,
 }
 
 /// The log.
@@ -121,7 +123,9 @@ impl DirtyLog {
         &self.active[(epoch & 1) as usize]
     }
 
-    /// Ends the epoch and waits for its operations. `None` when nothing was marked.
+    /// Ends the epoch and waits for its operations. `None` when nothing was marked. Every directory that
+    /// an operation of the epoch marked is among those to save, also when it was marked during the wait:
+    /// a new directory must not be saved in its parent's figures and left out itself.
     ///
     /// # Errors
     /// Not even a log that is kept nowhere could be begun.
@@ -145,6 +149,7 @@ impl DirtyLog {
             std::thread::yield_now();
         }
         let mut inos = ended.inos;
+        inos.append(&mut self.current.lock().late);
         inos.append(&mut self.unsaved.lock());
         let mut seen = HashSet::with_capacity(inos.len());
         inos.retain(|ino| seen.insert(*ino));
@@ -203,8 +208,12 @@ impl DirtyLog {
         self.retire(u64::MAX);
     }
 
-    fn append(&self, ino: Ino, account_epoch: &AtomicU64) {
+    /// `entered` is the epoch of the operation.
+    fn append(&self, entered: u64, ino: Ino, account_epoch: &AtomicU64) {
         let mut current = self.current.lock();
+        if entered < current.epoch {
+            current.late.push(ino);
+        }
         if account_epoch.load(Ordering::Acquire) >= current.epoch {
             return;
         }
@@ -224,8 +233,9 @@ impl Operation<'_> {
     /// Notes a directory before it changes; `account_epoch` is the account's own note of when it was
     /// logged last.
     pub fn mark(&self, ino: Ino, account_epoch: &AtomicU64) {
-        if account_epoch.load(Ordering::Acquire) < self.epoch {
-            self.log.append(ino, account_epoch);
+        // In a later epoch it was marked by somebody else: that does not save it with this one.
+        if account_epoch.load(Ordering::Acquire) != self.epoch {
+            self.log.append(self.epoch, ino, account_epoch);
         }
     }
 }
@@ -256,6 +266,7 @@ fn nowhere(epoch: u64) -> io::Result<Current> {
         file,
         epoch,
         inos: Vec::new(),
+        late: Vec::new(),
     })
 }
 
@@ -295,6 +306,7 @@ fn begin(dir: &Path, boot_id: [u8; 16], epoch: u64) -> io::Result<Current> {
         file,
         epoch,
         inos: Vec::new(),
+        late: Vec::new(),
     })
 }
 
@@ -482,6 +494,48 @@ mod tests {
         assert_eq!(rotated.inos, [Ino(6), Ino(5)]);
         log.retire(rotated.epoch);
         assert_eq!(logs_in(dir.path()).unwrap().len(), 1);
+    }
+
+    /// Begins to end the epoch, has an operation of it go on meanwhile, and returns what is to be saved.
+    fn rotated_during(log: &DirtyLog, operation: Operation<'_>, meanwhile: impl FnOnce(&Operation<'_>)) -> Vec<Ino> {
+        let epoch = log.epoch();
+        std::thread::scope(|scope| {
+            let rotated = scope.spawn(|| log.rotate().unwrap().unwrap());
+            while log.epoch() == epoch {
+                std::thread::yield_now();
+            }
+            meanwhile(&operation);
+            drop(operation);
+            rotated.join().unwrap().inos
+        })
+    }
+
+    #[test]
+    fn what_an_operation_marks_while_its_epoch_ends_is_saved_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
+        let (parent, child) = (AtomicU64::new(0), AtomicU64::new(0));
+        let operation = log.enter();
+        operation.mark(Ino(5), &parent);
+        let saved = rotated_during(&log, operation, |operation| operation.mark(Ino(6), &child));
+        assert_eq!(saved, [Ino(5), Ino(6)]);
+        let saved = log.rotate().unwrap().unwrap().inos;
+        assert_eq!(saved, [Ino(6)], "and noted for a kill before it is");
+    }
+
+    #[test]
+    fn what_another_operation_marked_first_is_saved_with_both_epochs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = DirtyLog::open(dir.path(), BOOT, 0).unwrap();
+        let (parent, child) = (AtomicU64::new(0), AtomicU64::new(0));
+        let operation = log.enter();
+        operation.mark(Ino(5), &parent);
+        let saved = rotated_during(&log, operation, |operation| {
+            log.enter().mark(Ino(6), &child);
+            operation.mark(Ino(6), &child);
+        });
+        assert_eq!(saved, [Ino(5), Ino(6)]);
+        assert_eq!(log.rotate().unwrap().unwrap().inos, [Ino(6)]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tallyfs::daemon::layout::{Store, StorePaths};
 use tallyfs::daemon::open_store::{OpenStore, Opening, Trust};
 use tallyfs::daemon::{DaemonError, key_ring};
 use tallyfs::fs::{Caller, CommitStatus, FileSystem};
+use tallyfs::id::Ino;
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
 use tallyfs::store::tree::AccessTimes;
@@ -183,6 +184,12 @@ impl Bare {
     pub fn power_cut(&mut self) {
         self.kill();
         self.boot += 1;
+    }
+
+    /// Directories in which killed daemons had changes that nobody took up.
+    #[track_caller]
+    pub fn take_unsaved(&mut self) -> Vec<Ino> {
+        self.opened.as_mut().expect("in use").take_unsaved()
     }
 
     /// One tick of the committer.
