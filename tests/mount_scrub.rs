@@ -97,7 +97,7 @@ fn a_database_that_cannot_be_read_is_a_finding_and_not_silence() {
     for name in ["tallyfs.db-wal", "tallyfs.db-shm"] {
         let _ = fs::remove_file(mount.store().join(name));
     }
-    fs::write(mount.store().join("tallyfs.db"), [1; 100_000]).unwrap();
+    fs::write(mount.store().join("tallyfs.db"), vec![1; 100_000]).unwrap();
     for command in ["scrub", "fsck"] {
         let answer = tally(&[command, text(&mount.store()), "--json"]).ends(8).json();
         assert_eq!(answer["finding_count"], 1, "{command}: {answer}");

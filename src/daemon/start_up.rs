@@ -104,9 +104,8 @@ pub fn start(
             .note_baseline_lost(clock.now().as_secs())
             .map_err(DaemonError::Database)?;
     }
-    database.note_unsaved(&leftover.inos).map_err(DaemonError::Database)?;
-    let unsaved = database.unsaved().map_err(DaemonError::Database)?;
     database.mark_running(boot_id).map_err(DaemonError::Database)?;
+    let unsaved = unsaved(&mut database, &leftover)?;
     let ledger = ledger_of(&counted.dirs, root_ino, config.mount);
     let links = multi_links(&counted.links);
     let dirty = Arc::new(dirty);
@@ -119,6 +118,23 @@ pub fn start(
         unsaved,
         first_ask,
     })
+}
+
+/// What killed daemons left unsaved, noted until it is taken up.
+fn unsaved(database: &mut Database, leftover: &Leftover) -> Result<Vec<Ino>, DaemonError> {
+    let mut inos = database.unsaved().map_err(DaemonError::Database)?;
+    inos.extend(&leftover.inos);
+    inos.sort_unstable();
+    inos.dedup();
+    if !leftover.inos.is_empty()
+        && let Err(e) = database.note_unsaved(&leftover.inos)
+    {
+        // On a full disk recordings are to be read and deleted all the same.
+        log::warn!(
+            "{e}; should this run be killed too, `tallyfs scrub` names recordings that the database does not know"
+        );
+    }
+    Ok(inos)
 }
 
 fn new_store_id() -> Result<[u8; 16], DaemonError> {

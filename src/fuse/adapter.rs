@@ -243,7 +243,9 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        // Every write was acknowledged only after it was in the backing page cache. The kernel asks no more.
+        // Nothing waits for a close: a write was acknowledged only after it was in the backing page cache.
+        // Told so once, the kernel spares every further close this round trip, and goes on writing the
+        // dirty pages of mappings back first, which FOPEN_NOFLUSH would leave.
         reply.error(fuser::Errno::ENOSYS);
     }
 

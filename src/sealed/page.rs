@@ -16,6 +16,8 @@ pub const UNSYNCED_MANY: u16 = u16::MAX;
 const HEADER_BYTES: usize = 20;
 const TEXT_AT: usize = NONCE_BYTES;
 const TAG_AT: usize = PAGE_BYTES - TAG_BYTES;
+/// What lies before the payload in the text of [`open_body_to`].
+pub const FRONT_BYTES: usize = HEADER_BYTES;
 /// Where the payload lies in an opened page.
 pub const PAYLOAD_AT: usize = TEXT_AT + HEADER_BYTES;
 const _: () = assert!(PAYLOAD_AT + BLOCK_PLAIN_BYTES == TAG_AT);
@@ -64,19 +66,45 @@ pub fn seal_page<C: Aead>(
     payload: &[u8],
     page: &mut [u8],
 ) -> Result<(), SealedError> {
-    debug_assert_eq!(page.len(), PAGE_BYTES);
     let used = usize::from(header.length);
+    if used == BLOCK_PLAIN_BYTES {
+        put_header(nonce, header, page);
+        let (aad, aad_bytes) = page_aad(key, place, header.block);
+        let text = &payload[..used];
+        return key
+            .pages()
+            .seal_behind(nonce, &aad[..aad_bytes], &mut page[TEXT_AT..], HEADER_BYTES, text);
+    }
+    page[PAYLOAD_AT..PAYLOAD_AT + used].copy_from_slice(&payload[..used]);
+    page[PAYLOAD_AT + used..TAG_AT].fill(0);
+    seal_page_in_place(key, nonce, place, header, page)
+}
+
+/// Seals a page whose payload lies in its place at [`PAYLOAD_AT`] already, with zeros behind it.
+///
+/// # Errors
+/// [`SealedError::CipherFails`] when the cipher refuses.
+pub fn seal_page_in_place<C: Aead>(
+    key: &FileKey<C>,
+    nonce: &[u8; NONCE_BYTES],
+    place: Place,
+    header: PageHeader,
+    page: &mut [u8],
+) -> Result<(), SealedError> {
+    debug_assert_eq!(page.len(), PAGE_BYTES);
+    put_header(nonce, header, page);
+    let (aad, aad_bytes) = page_aad(key, place, header.block);
+    let tag = key.pages().seal(nonce, &aad[..aad_bytes], &mut page[TEXT_AT..TAG_AT])?;
+    page[TAG_AT..].copy_from_slice(&tag);
+    Ok(())
+}
+
+fn put_header(nonce: &[u8; NONCE_BYTES], header: PageHeader, page: &mut [u8]) {
     page[..TEXT_AT].copy_from_slice(nonce);
     page[12..20].copy_from_slice(&header.generation.0.to_le_bytes());
     page[20..28].copy_from_slice(&header.block.to_le_bytes());
     page[28..30].copy_from_slice(&header.length.to_le_bytes());
     page[30..32].copy_from_slice(&header.unsynced.to_le_bytes());
-    page[PAYLOAD_AT..PAYLOAD_AT + used].copy_from_slice(&payload[..used]);
-    page[PAYLOAD_AT + used..TAG_AT].fill(0);
-    let (aad, aad_bytes) = page_aad(key, place, header.block);
-    let tag = key.pages().seal(nonce, &aad[..aad_bytes], &mut page[TEXT_AT..TAG_AT])?;
-    page[TAG_AT..].copy_from_slice(&tag);
-    Ok(())
 }
 
 /// Opens a tail slot in place; the payload is then at [`PAYLOAD_AT`].
@@ -99,19 +127,50 @@ pub fn open_body<C: Aead>(key: &FileKey<C>, block: u64, page: &mut [u8]) -> Resu
     Ok(header)
 }
 
+/// Opens the body page of `block` into `text`: [`FRONT_BYTES`] that are of no use, then the payload.
+///
+/// # Errors
+/// As [`open_body`]; `text` then holds nothing of use.
+pub fn open_body_to<C: Aead>(
+    key: &FileKey<C>,
+    block: u64,
+    page: &[u8],
+    text: &mut [u8],
+) -> Result<PageHeader, SealedError> {
+    let (nonce, tag) = nonce_and_tag(page);
+    let (aad, aad_bytes) = page_aad(key, Place::Body, block);
+    key.pages()
+        .open_to(&nonce, &aad[..aad_bytes], &page[TEXT_AT..TAG_AT], &tag, text)?;
+    let header = take_header(text)?;
+    if header.block != block {
+        return Err(SealedError::Impossible("block number"));
+    }
+    Ok(header)
+}
+
 fn open_page<C: Aead>(key: &FileKey<C>, place: Place, block: u64, page: &mut [u8]) -> Result<PageHeader, SealedError> {
-    debug_assert_eq!(page.len(), PAGE_BYTES);
-    let nonce: [u8; NONCE_BYTES] = page[..TEXT_AT].try_into().expect("twelve bytes");
-    let tag: [u8; TAG_BYTES] = page[TAG_AT..].try_into().expect("sixteen bytes");
+    let (nonce, tag) = nonce_and_tag(page);
     let (aad, aad_bytes) = page_aad(key, place, block);
     key.pages()
         .open(&nonce, &aad[..aad_bytes], &mut page[TEXT_AT..TAG_AT], &tag)?;
-    let u64_at = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().expect("eight bytes"));
+    take_header(&page[TEXT_AT..])
+}
+
+fn nonce_and_tag(page: &[u8]) -> ([u8; NONCE_BYTES], [u8; TAG_BYTES]) {
+    debug_assert_eq!(page.len(), PAGE_BYTES);
+    let nonce = page[..TEXT_AT].try_into().expect("twelve bytes");
+    let tag = page[TAG_AT..].try_into().expect("sixteen bytes");
+    (nonce, tag)
+}
+
+/// The header at the beginning of an opened text.
+fn take_header(text: &[u8]) -> Result<PageHeader, SealedError> {
+    let u64_at = |at: usize| u64::from_le_bytes(text[at..at + 8].try_into().expect("eight bytes"));
     let header = PageHeader {
-        generation: Generation(u64_at(12)),
-        block: u64_at(20),
-        length: u16::from_le_bytes([page[28], page[29]]),
-        unsynced: u16::from_le_bytes([page[30], page[31]]),
+        generation: Generation(u64_at(0)),
+        block: u64_at(8),
+        length: u16::from_le_bytes([text[16], text[17]]),
+        unsynced: u16::from_le_bytes([text[18], text[19]]),
     };
     if header.block == 0 || header.length == 0 || usize::from(header.length) > BLOCK_PLAIN_BYTES {
         return Err(SealedError::Impossible("block number or length"));

@@ -1,10 +1,12 @@
-//! What a sealed file needs of the file below it: eight calls, so that tests can bring their own.
+//! What a sealed file needs of the file below it: eight calls and two hints, so that tests can bring their own.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, SeekFrom};
+use rustix::io::ReadWriteFlags;
 
 use crate::store::fault_points::{self, Call};
 
@@ -15,6 +17,18 @@ pub trait Backing: Send + Sync {
     /// # Errors
     /// As read(2).
     fn read_at(&self, buffer: &mut [u8], sealed_offset: u64) -> io::Result<usize>;
+
+    /// Fills `buffer` when that needs no disk; `false` when it does, or when nobody can tell: then
+    /// nothing is said about what is in the buffer.
+    ///
+    /// # Errors
+    /// As read(2).
+    fn read_cached(&self, _buffer: &mut [u8], _sealed_offset: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Starts to bring a range into memory that will be asked for soon. A hint, which may do nothing.
+    fn fetch(&self, _sealed_offset: u64, _bytes: u64) {}
 
     /// One write; may be short, as write(2).
     ///
@@ -72,6 +86,18 @@ impl Backing for File {
             }
         }
         Ok(done)
+    }
+
+    fn read_cached(&self, buffer: &mut [u8], sealed_offset: u64) -> io::Result<bool> {
+        let most = fault_points::movable(Call::Read, buffer.len())?;
+        let mut parts = [IoSliceMut::new(&mut buffer[..most])];
+        // Any refusal, such as by a file system that cannot tell, is left to the read that follows.
+        let got = rustix::io::preadv2(self, &mut parts, sealed_offset, ReadWriteFlags::NOWAIT);
+        Ok(got.is_ok_and(|bytes| bytes == buffer.len()))
+    }
+
+    fn fetch(&self, sealed_offset: u64, bytes: u64) {
+        let _ = rustix::fs::fadvise(self, sealed_offset, NonZeroU64::new(bytes), Advice::WillNeed);
     }
 
     fn write_at(&self, bytes: &[u8], sealed_offset: u64) -> io::Result<usize> {

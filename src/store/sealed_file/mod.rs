@@ -7,13 +7,14 @@
 //! 3 an open head before any fsync returns or any page in place is overwritten (`prepare_change`,
 //! `in_place_barrier`); 4 a failed sync is never forgotten (`again`); 5 sealing in steps (`commit`); 6 marks of
 //! another process are synced first (`prepare_change`); 7 a durable body page is overwritten only
-//! under a durable tail (`cover_tail`); 8 truncate and 9 holes (`resize`).
+//! under a durable tail (`cover_tail`, `overwrite`); 8 truncate and 9 holes (`resize`).
 
 mod again;
 mod commit;
 mod heads;
 mod inspect;
 mod load;
+mod overwrite;
 mod pages;
 mod read;
 mod resize;
@@ -37,6 +38,7 @@ use crate::store::error::StoreError;
 use again::{SinceSync, SyncFailure};
 pub use commit::{SealStep, SyncTicket};
 pub use inspect::{HeadFacts, Stretch, damaged_head_slots, looks_sealed};
+use overwrite::FetchAround;
 pub use read::ReadPlan;
 use slots::Slots;
 
@@ -73,6 +75,8 @@ pub struct SealedFile<B: Backing> {
     marks_unknown: bool,
     /// Something was written since the last sync began.
     unsynced: bool,
+    /// How old pages come to memory that a write changes in part.
+    fetch_around: FetchAround,
     /// Moves with every change; sealing stops when it moved.
     changes: u64,
     /// Numbers the syncs; only the newest one may flip marks.
@@ -159,6 +163,7 @@ impl<B: Backing> SealedFile<B> {
             sync_failures: 0,
             marks_unknown: false,
             unsynced: false,
+            fetch_around: FetchAround::default(),
             changes: 0,
             syncs_begun: 0,
             life: 0,

@@ -7,7 +7,7 @@ use crate::sealed::head::{Generation, HeadRecord, State, seal_head};
 use crate::sealed::keys::{FileKey, FileRandom};
 use crate::sealed::length::{self, unclean_size};
 use crate::sealed::nonce::NonceSource;
-use crate::sealed::page::{PageHeader, Place, UNSYNCED_MANY, seal_page};
+use crate::sealed::page::{PageHeader, Place, UNSYNCED_MANY, seal_page, seal_page_in_place};
 use crate::sealed::{
     BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, NONCE_BYTES, PAGE_BYTES, body_offset, head_slot_offset, tail_slot_offset,
 };
@@ -151,6 +151,23 @@ impl Content {
         };
         let nonce = self.nonce()?;
         seal_page(&self.key, &nonce, Place::Body, header, payload, page).map_err(sealed_error(PageName::Block(block)))
+    }
+
+    /// Seals one body page whose whole payload lies in its place already.
+    pub(super) fn seal_body_in_place(
+        &mut self,
+        generation: Generation,
+        block: u64,
+        page: &mut [u8],
+    ) -> Result<(), StoreError> {
+        let header = PageHeader {
+            generation,
+            block,
+            length: BLOCK_PLAIN_BYTES as u16,
+            unsynced: 0,
+        };
+        let nonce = self.nonce()?;
+        seal_page_in_place(&self.key, &nonce, Place::Body, header, page).map_err(sealed_error(PageName::Block(block)))
     }
 }
 

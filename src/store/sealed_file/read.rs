@@ -7,7 +7,7 @@ use crate::sealed::aead::Cipher;
 use crate::sealed::head::{Floor, Generation};
 use crate::sealed::keys::FileKey;
 use crate::sealed::length::{End, block_of, plain_offset_of};
-use crate::sealed::page::{PAYLOAD_AT, open_body};
+use crate::sealed::page::{FRONT_BYTES, PAYLOAD_AT, PageHeader, open_body, open_body_to};
 use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, SealedError, body_offset};
 use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
@@ -67,23 +67,50 @@ impl PageReader {
 
     /// Opens the body page of `block` in place. `None`: a hole, which reads as zeros.
     fn open<'a>(&self, block: u64, page: &'a mut [u8]) -> Result<Option<&'a [u8]>, StoreError> {
+        let payload = PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES;
+        if let Some(known) = self.in_slot(block) {
+            page[payload.clone()].copy_from_slice(&known.payload[..]);
+            return Ok(Some(&page[payload]));
+        }
+        if self.is_hole(page) {
+            return Ok(None);
+        }
+        let header = open_body(&self.key, block, page).map_err(sealed_error(PageName::Block(block)))?;
+        Ok(self.counts(block, header)?.then(|| &page[payload]))
+    }
+
+    /// Opens the body page of `block` into `out`: the payload at its end, all of it, whatever before it.
+    fn open_to(&self, block: u64, page: &[u8], out: &mut [u8]) -> Result<(), StoreError> {
+        if let Some(known) = self.in_slot(block) {
+            out[FRONT_BYTES..].copy_from_slice(&known.payload[..]);
+            return Ok(());
+        }
+        if self.is_hole(page) {
+            out[FRONT_BYTES..].fill(0);
+            return Ok(());
+        }
+        let header = open_body_to(&self.key, block, page, out).map_err(sealed_error(PageName::Block(block)))?;
+        if !self.counts(block, header)? {
+            out[FRONT_BYTES..].fill(0);
+        }
+        Ok(())
+    }
+
+    fn in_slot(&self, block: u64) -> Option<&Restore> {
+        let mut known = self.in_slots.iter().flat_map(|restore| restore.iter());
+        known.find(|known| known.block == block)
+    }
+
+    fn is_hole(&self, page: &[u8]) -> bool {
+        self.holes_allowed && self.written_as.is_none() && page.iter().all(|&byte| byte == 0)
+    }
+
+    /// Whether an opened page counts; `false`: it is void, and a hole is in its place.
+    fn counts(&self, block: u64, header: PageHeader) -> Result<bool, StoreError> {
         let damage = |cause| StoreError::Sealed {
             place: PageName::Block(block),
             cause,
         };
-        if let Some(known) = self
-            .in_slots
-            .iter()
-            .flat_map(|r| r.iter())
-            .find(|known| known.block == block)
-        {
-            page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].copy_from_slice(&known.payload[..]);
-            return Ok(Some(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]));
-        }
-        if self.holes_allowed && self.written_as.is_none() && page.iter().all(|&byte| byte == 0) {
-            return Ok(None);
-        }
-        let header = open_body(&self.key, block, page).map_err(sealed_error(PageName::Block(block)))?;
         if self.written_as.is_some_and(|written| written != header.generation) && holds(Rule::CheckAgain) {
             return Err(StoreError::Lost(PageName::Block(block)));
         }
@@ -92,7 +119,7 @@ impl PageReader {
         }
         if self.floor.voids(block, header.generation) {
             return if self.holes_allowed {
-                Ok(None)
+                Ok(false)
             } else {
                 Err(damage(SealedError::Impossible("a page below the floor")))
             };
@@ -105,7 +132,7 @@ impl PageReader {
         if usize::from(header.length) != used {
             return Err(damage(SealedError::Impossible("a block of the wrong length")));
         }
-        Ok(Some(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]))
+        Ok(true)
     }
 }
 
@@ -156,22 +183,30 @@ impl<B: Backing> SealedFile<B> {
 
     /// One whole block of the body, under the inode's lock; a hole reads as zeros.
     pub(super) fn read_block(&self, block: u64) -> Result<[u8; BLOCK_PLAIN_BYTES], StoreError> {
+        let mut page = [0; PAGE_BYTES];
+        read_full(&*self.backing, &mut page, body_offset(block))?;
+        self.open_block(block, &mut page)?;
+        let mut out = [0; BLOCK_PLAIN_BYTES];
+        out.copy_from_slice(&page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES]);
+        Ok(out)
+    }
+
+    /// Opens a body page in place, under the inode's lock, whose payload is about to become part of a
+    /// newer one; a hole becomes zeros.
+    pub(super) fn open_block(&self, block: u64, page: &mut [u8]) -> Result<(), StoreError> {
         let content = self
             .content
             .as_ref()
             .ok_or_else(|| io::Error::other("no content to read"))?;
-        let mut page = [0; PAGE_BYTES];
-        read_full(&*self.backing, &mut page, body_offset(block))?;
-        let mut out = [0; BLOCK_PLAIN_BYTES];
         // An older page must not become part of a newer one.
         let reader = PageReader {
             written_as: content.since_sync.generation_of(block),
             ..PageReader::of(content)
         };
-        if let Some(payload) = reader.open(block, &mut page)? {
-            out.copy_from_slice(payload);
+        if reader.open(block, page)?.is_none() {
+            page[PAYLOAD_AT..PAYLOAD_AT + BLOCK_PLAIN_BYTES].fill(0);
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Brings the last partial block to memory, where appends and recovery need it.
@@ -302,16 +337,21 @@ impl<B: Backing> BodyPart<B> {
     fn read_run(&self, first: u64, at: usize, blocks: usize, out: &mut [u8]) -> Result<(), StoreError> {
         with_scratch(blocks * PAGE_BYTES, |scratch| {
             read_full(&*self.backing, scratch, body_offset(first))?;
-            let (mut at, mut out) = (at, out);
-            for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate() {
-                let part = out.len().min(P as usize - at);
-                let (now, later) = out.split_at_mut(part);
-                match self.pages.open(first + i as u64, page)? {
-                    Some(payload) => now.copy_from_slice(&payload[at..at + part]),
+            // The last one first: what comes before a payload falls on the end of the block before it.
+            for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate().rev() {
+                let block = first + i as u64;
+                let from = if i == 0 { at } else { 0 };
+                let start = i * P as usize + from - at;
+                let end = out.len().min((i + 1) * P as usize - at);
+                if end - start == BLOCK_PLAIN_BYTES && start >= FRONT_BYTES {
+                    self.pages.open_to(block, page, &mut out[start - FRONT_BYTES..end])?;
+                    continue;
+                }
+                let now = &mut out[start..end];
+                match self.pages.open(block, page)? {
+                    Some(payload) => now.copy_from_slice(&payload[from..from + now.len()]),
                     None => now.fill(0),
                 }
-                out = later;
-                at = 0;
             }
             Ok(())
         })

@@ -1,9 +1,10 @@
-//! Writing: what happens to a file before its first change, appends, and overwrites in place.
+//! Writing: what happens to a file before its first change, and appends; `overwrite` has the rest.
 
 use std::io;
 
 use crate::sealed::head::State;
 use crate::sealed::length::{MAX_PLAIN_LENGTH, block_of, plain_offset_of};
+use crate::sealed::page::PAYLOAD_AT;
 use crate::sealed::{BLOCK_PLAIN_BYTES, HEAD_PLAIN_BYTES, PAGE_BYTES, body_offset};
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
@@ -194,16 +195,16 @@ impl<B: Backing> SealedFile<B> {
         let content = self.content_mut()?;
         let generation = content.next_generation();
         let pages = with_scratch(blocks * PAGE_BYTES, |scratch| {
-            let mut first = *content.tail;
-            first[at..].copy_from_slice(&data[..P - at]);
             for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate() {
-                let from = i * P;
-                let payload = if i == 0 {
-                    &first[..]
+                let block = end.tail_block + i as u64;
+                if i == 0 && at > 0 {
+                    let payload = &mut page[PAYLOAD_AT..PAYLOAD_AT + P];
+                    payload[..at].copy_from_slice(&content.tail[..at]);
+                    payload[at..].copy_from_slice(&data[..P - at]);
+                    content.seal_body_in_place(generation, block, page)?;
                 } else {
-                    &data[from - at..from - at + P]
-                };
-                content.seal_body(generation, end.tail_block + i as u64, payload, page)?;
+                    content.seal_body(generation, block, &data[i * P - at..(i + 1) * P - at], page)?;
+                }
             }
             Ok::<_, StoreError>(backing.write_at(scratch, body_offset(end.tail_block))? / PAGE_BYTES)
         })?;
@@ -277,90 +278,5 @@ impl<B: Backing> SealedFile<B> {
             self.sync_within()?;
         }
         Ok(())
-    }
-
-    /// Before a page in the middle changes, a durable head vouches for every durable block: should the
-    /// page be torn, recovery would end the file there. Costs nothing until the next sync makes more
-    /// blocks durable.
-    fn vouch_barrier(&mut self) -> Result<(), StoreError> {
-        let content = self.content_mut()?;
-        let durable = content.durable_through.max(content.syncing_through);
-        let whole = content.end().tail_block - 1;
-        if content.durable_head_vouches >= durable.min(whole) || !holds(Rule::VouchBarrier) {
-            return Ok(());
-        }
-        if whole > content.durable_through {
-            // The next sync makes these durable too, and their tail slots are then free again.
-            self.sync_within()?;
-        }
-        let backing = self.backing.clone();
-        self.content_mut()?.write_head(&*backing, State::Open)?;
-        self.sync_within()
-    }
-
-    /// Overwrites blocks before the tail block, in place.
-    fn overwrite_run(&mut self, plain_offset: u64, data: &[u8]) -> Result<usize, StoreError> {
-        self.in_place_barrier()?;
-        self.vouch_barrier()?;
-        let first = block_of(plain_offset);
-        let at = (plain_offset - plain_offset_of(first)) as usize;
-        let limit = if self.options.strict_overwrite { 1 } else { RUN_PAGES };
-        let behind = self.content_mut()?.end().tail_block - first;
-        let blocks = (at + data.len())
-            .div_ceil(P)
-            .min(limit)
-            .min(usize::try_from(behind).unwrap_or(limit));
-        let bytes = data.len().min(blocks * P - at);
-        if self.options.strict_overwrite && holds(Rule::CopyAside) {
-            self.copy_aside(first)?;
-        }
-        let backing = self.backing.clone();
-        let generation = self.content_mut()?.next_generation();
-        let pages = with_scratch(blocks * PAGE_BYTES, |scratch| {
-            for (i, page) in scratch.chunks_exact_mut(PAGE_BYTES).enumerate() {
-                let block = first + i as u64;
-                let from = if i == 0 { at } else { 0 };
-                let data_from = i * P + from - at;
-                let data_to = bytes.min((i + 1) * P - at);
-                let part = &data[data_from..data_to];
-                if part.len() == P {
-                    self.content_mut()?.seal_body(generation, block, part, page)?;
-                } else {
-                    let mut whole = self.read_block(block)?;
-                    whole[from..from + part.len()].copy_from_slice(part);
-                    self.content_mut()?.seal_body(generation, block, &whole, page)?;
-                }
-            }
-            Ok::<_, StoreError>(backing.write_at(scratch, body_offset(first))? / PAGE_BYTES)
-        })?;
-        if pages == 0 {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
-        }
-        self.content_mut()?.since_sync.wrote(first, pages, generation);
-        if self.options.strict_overwrite {
-            // The page is there, so this write is acknowledged; a failure is remembered, and until it is
-            // made up for the old page stays where it is.
-            match self.sync_backing() {
-                Ok(()) => self.content_mut()?.tails.aside = None,
-                Err(e) => log::debug!("a sync after overwriting block {first}: {e}"),
-            }
-        }
-        Ok(bytes.min(pages * P - at))
-    }
-
-    /// Strict overwrite: the old page goes to a tail slot and is durable there before the body page
-    /// changes. The slot is free again after the sync that follows the overwrite.
-    fn copy_aside(&mut self, block: u64) -> Result<(), StoreError> {
-        let whole = self.read_block(block)?;
-        self.rewrite_tail_if_needed()?;
-        self.sync_within()?;
-        let backing = self.backing.clone();
-        let content = self.content_mut()?;
-        let spare = (0..crate::sealed::SLOT_COUNT as u8)
-            .find(|&slot| Some(slot) != content.tails.durable && Some(slot) != content.tails.current)
-            .expect("at most two slots are in use after a sync");
-        content.write_aside(&*backing, spare, block, &whole)?;
-        content.tails.aside = Some(spare);
-        self.sync_backing()
     }
 }
