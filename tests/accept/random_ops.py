@@ -31,11 +31,16 @@ class Tree:
     def full(self, path):
         return os.path.join(self.top, path)
 
+    def unused(self, rnd, beginning):
+        while (path := f"{beginning}{rnd.randrange(10**6)}") in self.nodes:
+            pass
+        return path
+
     def plan(self, rnd):
         """One operation: what it does to a dictionary of nodes, and the call that does it."""
         files = [path for path, node in self.nodes.items() if node is not None]
         dirs = [path for path, node in self.nodes.items() if node is None]
-        new = os.path.join(rnd.choice(dirs), f"n{rnd.randrange(10**6)}")
+        new = self.unused(rnd, os.path.join(rnd.choice(dirs), "n"))
         kind = rnd.randrange(10)
         seed, length = rnd.randrange(10**9), rnd.choice([0, 44, 320, 3808, 4048, 7856, 30000, 200000])
         if kind <= 1 or not files:
@@ -64,7 +69,7 @@ class Tree:
         if kind == 9 and moved:
             old = rnd.choice(moved)
             below = [path for path in self.nodes if path == old or path.startswith(old + "/")]
-            target = f"m{rnd.randrange(10**6)}"
+            target = self.unused(rnd, "m")
             return {target + path[len(old):]: self.nodes[path] for path in below}, below, lambda: os.rename(self.full(old), self.full(target))
         return {}, [], lambda: os.stat(self.full(old))
 
