@@ -30,6 +30,10 @@ impl FileSystem {
         let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
         let old = sealed.plain_length();
         if length == old {
+            // An empty file whose sync failed starts anew, as any other file cut to zero does.
+            if length == 0 {
+                sealed.set_plain_length(0)?;
+            }
             return Ok(());
         }
         let home = node.home();
@@ -72,6 +76,7 @@ impl FileSystem {
             .as_ref()
             .is_some_and(|sealed| sealed.plain_length() == length)
         {
+            self.truncate_under_lock(node, &mut state, length)?;
             return self.touch(node);
         }
         let done = self.truncate_under_lock(node, &mut state, length);
