@@ -130,3 +130,37 @@ fn what_is_absent_or_was_looked_at_is_remembered_by_the_kernel() {
     });
     assert_each(each, 0, 0);
 }
+
+/// Lists a directory until the kernel answers from what it has: it asks whether it may, and for no names.
+#[track_caller]
+fn list_until_remembered(mount: &Mount, dir: &Path, names: usize) {
+    let list = || fs::read_dir(dir).expect("a directory").count();
+    wait::until("a listing that asks for no names", || {
+        let before = calls(mount);
+        assert_eq!(list(), names);
+        // Opening, attributes and closing.
+        (calls(mount).reads - before.reads <= 3).then_some(())
+    });
+}
+
+#[test]
+fn what_was_listed_is_remembered_until_it_changes() {
+    let mount = Mount::new();
+    let dir = mount.dir("acme/2026/11/21");
+    let names = 2_000;
+    for number in 0..names {
+        fs::write(dir.join(format!("call-{number}")), []).expect("a recording");
+    }
+    list_until_remembered(&mount, &dir, names);
+    fs::remove_file(dir.join("call-7")).expect("the client removes one");
+    list_until_remembered(&mount, &dir, names - 1);
+    // Behind the back of kernel and daemon, as the daemon does with date directories.
+    let backing = mount.store().join("data/acme/2026/11/21");
+    fs::create_dir(backing.join("planted")).expect("somebody with access to the store");
+    list_until_remembered(&mount, &dir, names);
+    assert!(
+        fs::read_dir(&dir)
+            .expect("a directory")
+            .any(|name| name.expect("a name").file_name() == "planted")
+    );
+}

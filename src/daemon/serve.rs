@@ -172,23 +172,19 @@ fn run(
         .map_err(DaemonError::Thread)?;
     let interval = Duration::from_secs(u64::from(config.durability.commit_interval_s));
     thread::scope(|scope| {
-        thread::Builder::new()
-            .name("committer".to_owned())
-            .spawn_scoped(scope, || {
-                while !fs.is_stopping() {
-                    fs.wait_for_tick(interval);
-                    fs.commit_tick();
-                }
-            })
-            .map_err(DaemonError::Thread)?;
-        thread::Builder::new()
-            .name("housekeeper".to_owned())
-            .spawn_scoped(scope, || keep_house(fs, house, &invalidator))
-            .map_err(DaemonError::Thread)?;
-        thread::Builder::new()
-            .name("hasher".to_owned())
-            .spawn_scoped(scope, move || hash_contents(fs, &later))
-            .map_err(DaemonError::Thread)?;
+        spawn(scope, "committer", || {
+            while !fs.is_stopping() {
+                fs.wait_for_tick(interval);
+                fs.commit_tick();
+            }
+        })?;
+        spawn(scope, "housekeeper", || keep_house(fs, house, &invalidator))?;
+        spawn(scope, "closer", || {
+            while !fs.is_stopping() {
+                fs.close_next(WRITE_BACK_PACE);
+            }
+        })?;
+        spawn(scope, "hasher", move || hash_contents(fs, &later))?;
         let served = match ended.recv() {
             Ok(Ended::Served(served)) => served.map(|()| Quiet::Yes).map_err(DaemonError::Session),
             Ok(Ended::OutOfPatience) => {
@@ -201,6 +197,17 @@ fn run(
         fs.stop();
         served
     })
+}
+
+/// A thread that ends with the mount.
+fn spawn<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() + Send + 'scope,
+) -> Result<(), DaemonError> {
+    let named = thread::Builder::new().name(name.to_owned());
+    named.spawn_scoped(scope, work).map_err(DaemonError::Thread)?;
+    Ok(())
 }
 
 /// Ends a stop that gets no further. Nobody waits for this thread: mostly the session ends first.

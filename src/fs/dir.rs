@@ -4,17 +4,27 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::handles::Handle;
+use crate::fs::node::Node;
 use crate::fs::{Entry, FileSystem};
 use crate::id::{Fh, Ino};
+use crate::store::tree::stat_fd;
 
-/// Bytes of names fetched from the backing directory at a time.
-const LISTING_BYTES: usize = 32 * 1024;
+/// Bytes of names fetched from the backing directory at a time: about what goes into one answer, for the
+/// rest is fetched again.
+const NAMES_BYTES: usize = 32 * 1024;
+/// The same with an entry for each name, which takes four to five times as much in the answer.
+const ENTRIES_BYTES: usize = 8 * 1024;
+/// A directory that did not change for so long is at rest. Far longer than one tick of the clock that file
+/// systems stamp inodes with (at most 10 ms), in which two changes could not be told apart.
+const REST: Duration = Duration::from_secs(1);
 
 /// One directory being read. The lock keeps two readers of one handle apart.
 ///
@@ -23,6 +33,27 @@ const LISTING_BYTES: usize = 32 * 1024;
 #[derive(Default)]
 pub struct Stream {
     directory: Mutex<Option<File>>,
+}
+
+/// A directory opened for reading.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenedDirectory {
+    /// Its handle.
+    pub fh: Fh,
+    /// Whether the kernel may remember its names.
+    pub remembered: Remembered,
+}
+
+/// What the kernel does with the names of a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Remembered {
+    /// It asks for them each time: they change just now, and whoever goes back to a position in the midst of
+    /// them wants to see that.
+    Not,
+    /// It forgets what it has, and remembers what is read next.
+    Anew,
+    /// It answers from what it has of an earlier reading.
+    Kept,
 }
 
 /// A name in a listing.
@@ -35,8 +66,8 @@ pub struct DirEntry<'a> {
     pub kind: FileType,
     /// The name.
     pub name: &'a std::ffi::CStr,
-    /// What a look-up of the name would answer, when it was asked for. Absent for "." and "..",
-    /// and for a name that has gone meanwhile.
+    /// What a look-up of the name would answer, when it was asked for. Absent for "." and "..", and where
+    /// the look-up fails: the name is there all the same.
     pub entry: Option<Entry>,
 }
 
@@ -54,13 +85,33 @@ impl FileSystem {
     ///
     /// # Errors
     /// ENOTDIR, ESTALE.
-    pub fn opendir(&self, number: u64) -> FsResult<Fh> {
+    pub fn opendir(&self, number: u64) -> FsResult<OpenedDirectory> {
         let node = self.nodes.get(number)?;
         if !node.is_directory() {
             return Err(Errno::ENOTDIR);
         }
+        let remembered = self.remembered(&node);
         let pin = self.nodes.pin(&node);
-        Ok(self.handles.insert(Handle::directory(pin, Stream::default())))
+        let fh = self.handles.insert(Handle::directory(pin, Stream::default()));
+        Ok(OpenedDirectory { fh, remembered })
+    }
+
+    /// What is changed through the mount the kernel notices by itself, when a reading begins. The time of change is
+    /// for what the daemon makes and removes by itself, and others behind its back.
+    fn remembered(&self, node: &Node) -> Remembered {
+        let Ok(stat) = node.with_path(&self.tree, |fd| stat_fd(fd)) else {
+            return Remembered::Not;
+        };
+        let (s, ns) = (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
+        let changed = Duration::new(s.try_into().unwrap_or(0), ns);
+        let is_at_rest = self.clock.now().saturating_sub(changed) > REST;
+        let changed_ns = if is_at_rest { changed.as_nanos() as u64 } else { 0 };
+        let before_ns = node.listed_at_ns.swap(changed_ns, Ordering::Relaxed);
+        match is_at_rest {
+            false => Remembered::Not,
+            true if before_ns == changed_ns => Remembered::Kept,
+            true => Remembered::Anew,
+        }
     }
 
     /// Hands names from `position` on to `take` until it says that it is full (true). With entries,
@@ -80,7 +131,10 @@ impl FileSystem {
         let mut directory = stream.directory.lock();
         let directory = self.opened(&handle, &mut directory)?;
         rustix::fs::seek(directory, SeekFrom::Start(position))?;
-        let mut buffer = Vec::with_capacity(LISTING_BYTES);
+        let mut buffer = Vec::with_capacity(match listing {
+            Listing::Names => NAMES_BYTES,
+            Listing::WithEntries => ENTRIES_BYTES,
+        });
         let mut names = RawDir::new(directory.as_fd(), buffer.spare_capacity_mut());
         while let Some(name) = names.next() {
             let name = name?;
@@ -93,7 +147,12 @@ impl FileSystem {
                 entry: None,
             };
             if listing == Listing::WithEntries && !is_dot {
-                entry.entry = self.listed_entry(&handle, directory.as_fd(), name.file_name());
+                match self.listed_entry(&handle, directory.as_fd(), name.file_name()) {
+                    Ok(found) => entry.entry = Some(found),
+                    // It has gone meanwhile.
+                    Err(Errno::ENOENT) => continue,
+                    Err(_) => {}
+                }
             }
             if take(&entry) {
                 if let Some(entry) = entry.entry {
@@ -110,9 +169,9 @@ impl FileSystem {
         handle: &Arc<Handle>,
         directory: std::os::fd::BorrowedFd<'_>,
         name: &std::ffi::CStr,
-    ) -> Option<Entry> {
-        let stat = self.tree.stat_at(directory, name).ok()?;
-        self.meet(handle.node(), name, &stat).ok().map(|(_, entry)| entry)
+    ) -> FsResult<Entry> {
+        let stat = self.tree.stat_at(directory, name)?;
+        self.meet(handle.node(), name, &stat).map(|(_, entry)| entry)
     }
 
     /// A directory handle is closed.

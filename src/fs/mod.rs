@@ -15,6 +15,7 @@
 mod acl;
 mod attr;
 mod baseline;
+mod closing;
 mod committer;
 mod copy;
 mod create;
@@ -59,7 +60,7 @@ pub use baseline::{ContentNote, KnownHeads, Note, Place, Waiting};
 pub use committer::CommitStatus;
 pub use copy::CopyEnd;
 pub use date_dirs::Vanished;
-pub use dir::{DirEntry, Listing};
+pub use dir::{DirEntry, Listing, OpenedDirectory, Remembered};
 pub use errno::{Errno, FsResult};
 pub use file::{OpenMode, Opened, WriteAsked};
 pub use handles::Handle;

@@ -14,6 +14,7 @@ use dashmap::mapref::entry::Entry;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FileType, OFlags, Statx, StatxFlags};
 
+use crate::fs::closing::Closing;
 use crate::fs::errno::{Errno, FsResult};
 use crate::id::Ino;
 use crate::quota::Account;
@@ -45,6 +46,8 @@ pub struct Node {
     held: OnceLock<Arc<File>>,
     lookups: AtomicU64,
     pins: AtomicU32,
+    /// Of a directory: its time of change when it was last opened for reading at rest; else 0.
+    pub listed_at_ns: AtomicU64,
     /// Of regular files and other inodes that are not directories.
     pub file: FileNode,
 }
@@ -130,6 +133,7 @@ impl Node {
             held: OnceLock::new(),
             lookups: AtomicU64::new(0),
             pins: AtomicU32::new(0),
+            listed_at_ns: AtomicU64::new(0),
             file: FileNode {
                 home: RwLock::new(home),
                 several_links: AtomicBool::new(false),
@@ -244,6 +248,7 @@ pub struct Nodes {
     peak_count: AtomicUsize,
     root: Arc<Node>,
     tree: Arc<Tree>,
+    closing: Closing,
 }
 
 impl Nodes {
@@ -254,7 +259,13 @@ impl Nodes {
             peak_count: AtomicUsize::new(0),
             root: Arc::new(root),
             tree,
+            closing: Closing::default(),
         }
+    }
+
+    /// The queue of files to be closed.
+    pub(super) fn closing(&self) -> &Closing {
+        &self.closing
     }
 
     /// The root directory.
@@ -364,6 +375,9 @@ impl Nodes {
             .remove_if(&number, |_, held| Arc::ptr_eq(held, node) && unused(held))
         {
             self.tree.release_anchor(&gone.anchor);
+            if let Some(held) = gone.held.get() {
+                self.closing.close(held.clone());
+            }
         }
     }
 

@@ -18,7 +18,9 @@ use fuser::{
 use crate::fs::{
     CopyEnd, Entry, FileSystem, Found, FsResult, Listing, NewMode, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
 };
-use crate::fuse::convert::{TTL, absent, attr, caller, errno, fopen_flags, generation, kind, new_time, open_mode};
+use crate::fuse::convert::{
+    TTL, absent, attr, caller, errno, fopen_flags, generation, kind, listing_flags, new_time, open_mode, without_entry,
+};
 use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
 use crate::fuse::sync_gate::SyncGate;
 use crate::id::Fh;
@@ -269,7 +271,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.fs.opendir(ino.0) {
-            Ok(fh) => reply.opened(FileHandle(fh.0), fuser::FopenFlags::empty()),
+            Ok(opened) => reply.opened(FileHandle(opened.fh.0), listing_flags(opened)),
             Err(e) => reply.error(errno(e)),
         }
     }
@@ -304,12 +306,8 @@ impl Filesystem for Adapter {
                 let generation = generation(entry.generation);
                 return reply.add(found.ino, name.next, os_name, &TTL, &found, generation);
             }
-            let bare = fuser::FileAttr {
-                ino: INodeNo(name.ino.0),
-                kind: kind(name.kind),
-                ..absent()
-            };
-            reply.add(INodeNo(0), name.next, os_name, &Duration::ZERO, &bare, generation(0))
+            let bare = without_entry(name);
+            reply.add(bare.ino, name.next, os_name, &Duration::ZERO, &bare, generation(0))
         });
         match listed {
             Ok(()) => reply.ok(),

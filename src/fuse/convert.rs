@@ -4,11 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, Request, TimeOrNow};
 
-use crate::fs::{Attr, Caller, Errno, NewTime, OpenMode, Opened};
+use crate::fs::{Attr, Caller, DirEntry, Errno, NewTime, OpenMode, Opened, OpenedDirectory, Remembered};
 
 /// The daemon is the only writer, so what the kernel knows stays true; what the daemon changes by
 /// itself it takes back.
 pub const TTL: Duration = Duration::from_hours(1);
+
+/// No file system numbers inodes from here on.
+const NOBODYS_INODE: u64 = 1 << 63;
 
 pub fn caller(request: &Request) -> Caller {
     Caller {
@@ -126,6 +129,26 @@ pub fn fopen_flags(opened: &Opened, how: OpenMode) -> FopenFlags {
         flags |= FopenFlags::FOPEN_NOFLUSH;
     }
     flags
+}
+
+pub fn listing_flags(opened: OpenedDirectory) -> FopenFlags {
+    match opened.remembered {
+        Remembered::Not => FopenFlags::empty(),
+        Remembered::Anew => FopenFlags::FOPEN_CACHE_DIR,
+        Remembered::Kept => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+    }
+}
+
+/// Attributes for a listed name that has no entry. The kernel takes them for those of an inode and counts a
+/// look-up (but of "." and ".."), which the inode of that name did not get: so they have a number that no
+/// inode has, and are void at once.
+pub fn without_entry(name: &DirEntry<'_>) -> FileAttr {
+    let is_dot = matches!(name.name.to_bytes(), b"." | b"..");
+    FileAttr {
+        ino: INodeNo(if is_dot { name.ino.0 } else { name.ino.0 | NOBODYS_INODE }),
+        kind: kind(name.kind),
+        ..absent()
+    }
 }
 
 #[cfg(test)]

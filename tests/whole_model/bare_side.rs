@@ -207,7 +207,7 @@ impl BareSide {
 
     /// What lies in a directory, with the kinds of the names.
     fn list(&mut self, number: u64) -> Vec<String> {
-        let fh = self.fs().opendir(number).expect("a directory opens");
+        let fh = self.fs().opendir(number).expect("a directory opens").fh;
         let mut names = Vec::new();
         let listed = self.fs().readdir(fh, 0, Listing::Names, |entry| {
             names.push(entry.name.to_string_lossy().into_owned());
