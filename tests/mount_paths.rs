@@ -59,6 +59,14 @@ fn descend(dir: &Path, depth: usize, make: bool) -> OwnedFd {
     at
 }
 
+/// Kills the daemon, and the next one finds no database.
+fn kill_and_count(mount: &mut Mount) {
+    mount.kill();
+    fs::remove_file(mount.store().join("tallyfs.db")).unwrap();
+    mount.start();
+    assert!(mount.log().contains("counted everything"));
+}
+
 #[test]
 fn trees_deeper_than_any_path_are_kept_counted_and_recovered() {
     const DEPTH: usize = 50;
@@ -71,13 +79,16 @@ fn trees_deeper_than_any_path_are_kept_counted_and_recovered() {
     drop((file, bottom));
     let used = mount.usage();
     assert_eq!((used.total.bytes, used.total.files), (5, 1));
-    for restart in [Mount::remount, Mount::kill9] {
+    // By the rows, by the directories that changed since, and by counting everything.
+    for restart in [Mount::remount, Mount::kill9, kill_and_count] {
+        let bottom = descend(&mount.path("acme"), DEPTH, false);
+        let file = openat(&bottom, "renamed", OFlags::WRONLY, Mode::empty()).unwrap();
+        rustix::io::write(&file, b"other").unwrap();
+        drop((file, bottom));
         restart(&mut mount);
         assert_eq!(mount.usage(), used);
         let bottom = descend(&mount.path("acme"), DEPTH, false);
         assert_eq!(statat(&bottom, "renamed", AtFlags::empty()).unwrap().st_size, 5);
-        let file = openat(&bottom, "renamed", OFlags::WRONLY | OFlags::APPEND, Mode::empty()).unwrap();
-        assert_eq!(rustix::io::write(&file, b"").unwrap(), 0);
     }
     unlinkat(descend(&mount.path("acme"), DEPTH, false), "renamed", AtFlags::empty()).unwrap();
     common::run("rm", &["-r", common::command::text(&mount.path("acme"))]);

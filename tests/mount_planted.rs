@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::command::{succeeds, text};
-use common::{Errno, Mount, names, read, refused, run};
+use common::{Errno, Mount, names, read, refused, run, wait};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with, unlinkat};
 
 /// A directory beside the store whose content nobody may see or change through the mount.
@@ -96,6 +96,7 @@ fn a_race_between_a_directory_and_a_link_is_never_won() {
     let done = AtomicBool::new(false);
     let rounds = 1_000;
     std::thread::scope(|scope| {
+        let over = wait::Over(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let _ = renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
@@ -118,7 +119,7 @@ fn a_race_between_a_directory_and_a_link_is_never_won() {
                 let _ = unlinkat(&dir, "secret", AtFlags::empty());
             }
         }
-        done.store(true, Ordering::Relaxed);
+        drop(over);
     });
     outside.assert_untouched();
     let made = if a.symlink_metadata().unwrap().is_symlink() {

@@ -11,6 +11,7 @@ use common::run;
 cases! {
     flocks_keep_processes_apart
     record_locks_keep_ranges_apart
+    closing_any_descriptor_lets_a_waiting_process_in
     appends_of_several_processes_never_overlap
     mappings_are_shared_between_processes
 }
@@ -27,6 +28,10 @@ fn flocks_keep_processes_apart(dir: &Path) {
 
 fn record_locks_keep_ranges_apart(dir: &Path) {
     shared("ranges", dir);
+}
+
+fn closing_any_descriptor_lets_a_waiting_process_in(dir: &Path) {
+    shared("closing", dir);
 }
 
 fn appends_of_several_processes_never_overlap(dir: &Path) {

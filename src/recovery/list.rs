@@ -17,12 +17,11 @@ use super::error::Error;
 use crate::db::{DirRow, LinkRow};
 use crate::id::Ino;
 use crate::sealed::length::{SizeOnDisk, classify};
+use crate::store::tree::piece_len;
 use crate::units::Meters;
 
 /// One getdents call takes this much: some 3,000 names.
 pub(super) const LISTING_BUFFER_BYTES: usize = 128 * 1024;
-/// Longest path that is handed to the kernel in one piece; longer ones are walked in stages.
-const PATH_PIECE_BYTES_MAX: usize = 4000;
 
 /// What a count gets from its surroundings.
 #[derive(Clone, Copy)]
@@ -363,15 +362,6 @@ fn open_beneath(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd
         at = Some(fd);
         rest = &rest[cut + 1..];
     }
-}
-
-/// Length of the longest start that ends before a slash, or at the end, and is short enough.
-fn piece_len(path: &[u8]) -> usize {
-    if path.len() <= PATH_PIECE_BYTES_MAX {
-        return path.len();
-    }
-    let fits = path[..PATH_PIECE_BYTES_MAX].iter().rposition(|&byte| byte == b'/');
-    fits.unwrap_or(path.len())
 }
 
 fn open_piece(from: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {

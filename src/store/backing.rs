@@ -145,3 +145,28 @@ impl Backing for File {
         Ok(rustix::fs::seek(self, SeekFrom::Hole(sealed_offset))?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_from_memory_in_part_is_not_taken_for_all_of_it() {
+        let file = tempfile::tempfile().expect("a file");
+        let content: Vec<u8> = (0..5_000_u32).map(|n| n as u8).collect();
+        FileExt::write_all_at(&file, &content, 0).expect("written");
+        let mut page = [0xee; 4_096];
+        // Where the file system can tell, all of it is there.
+        if file.read_cached(&mut page, 0).expect("an answer") {
+            assert!(page[..] == content[..4_096]);
+        }
+        assert!(
+            !file.read_cached(&mut page, 4_096).expect("an answer"),
+            "904 bytes are no page"
+        );
+        assert!(
+            !file.read_cached(&mut page, 8_192).expect("an answer"),
+            "nothing is no page"
+        );
+    }
+}

@@ -1,11 +1,10 @@
 //! The data directory as a tree of inodes: every call is relative to a directory descriptor and
 //! follows no link, so that nothing planted in the tree leads out of the store.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -248,26 +247,39 @@ impl Tree {
         Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o777))?.into())
     }
 
-    /// Opens a directory by its path below the root, one component after the other.
+    /// Opens a directory by its path below the root, one component after the other; it may be of any length.
     ///
     /// # Errors
     /// As openat2(2); nothing outside the tree is ever reached.
     pub fn open_path(&self, path: &[u8]) -> io::Result<OwnedFd> {
         fault_points::pass(Call::Open)?;
-        let path = if path.is_empty() {
-            OsStr::new(".")
-        } else {
-            OsStr::from_bytes(path)
-        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        Ok(rustix::fs::openat2(
-            &self.root,
-            path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        )?)
+        let mut rest = if path.is_empty() { b"." } else { path };
+        let mut at: Option<OwnedFd> = None;
+        loop {
+            let cut = piece_len(rest);
+            let from = at.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
+            let fd = rustix::fs::openat2(from, &rest[..cut], flags, Mode::empty(), resolve)?;
+            if cut == rest.len() {
+                return Ok(fd);
+            }
+            at = Some(fd);
+            rest = &rest[cut + 1..];
+        }
     }
+}
+
+/// Longest path that is handed to the kernel in one piece; longer ones are walked in stages.
+const PATH_PIECE_BYTES_MAX: usize = 4000;
+
+/// Length of the longest start of a path that ends before a slash, or at the end, and is short enough.
+pub fn piece_len(path: &[u8]) -> usize {
+    if path.len() <= PATH_PIECE_BYTES_MAX {
+        return path.len();
+    }
+    let fits = path[..PATH_PIECE_BYTES_MAX].iter().rposition(|&byte| byte == b'/');
+    fits.unwrap_or(path.len())
 }
 
 /// Attributes of the inode behind a descriptor.

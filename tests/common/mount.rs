@@ -21,6 +21,7 @@ pub struct Setup {
     config: Option<String>,
     user: Option<u32>,
     disk_mib: Option<u64>,
+    disk_in_memory: bool,
     environment: Vec<(String, String)>,
 }
 
@@ -59,6 +60,12 @@ impl Setup {
         self
     }
 
+    /// The same in memory, and it can be made to fail.
+    pub fn failing_disk(mut self, mib: u64) -> Self {
+        self.disk_in_memory = true;
+        self.small_disk(mib)
+    }
+
     /// Makes a new store and mounts it.
     #[track_caller]
     pub fn mount(self) -> Mount {
@@ -67,7 +74,12 @@ impl Setup {
             .tempdir()
             .expect("a temporary directory");
         let root = dir.path().canonicalize().expect("it is there");
-        let disk = self.disk_mib.map(|mib| SmallDisk::new(&root, mib));
+        let make_disk = if self.disk_in_memory {
+            SmallDisk::in_memory
+        } else {
+            SmallDisk::new
+        };
+        let disk = self.disk_mib.map(|mib| make_disk(&root, mib));
         let mut mount = Mount {
             disk,
             dir,

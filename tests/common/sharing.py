@@ -4,6 +4,7 @@ import errno
 import fcntl
 import mmap
 import os
+import signal
 import sys
 
 path = os.path.join(sys.argv[2], "shared")
@@ -87,6 +88,37 @@ def ranges():
     joined(child(after))
 
 
+def closing():
+    held = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    os.close(os.open(path, os.O_RDWR))  # so that whatever is asked once at a close was asked
+    fcntl.lockf(held, fcntl.LOCK_EX)
+    asks, told = os.pipe()
+
+    def waiter():
+        signal.alarm(60)
+        mine = os.open(path, os.O_RDWR)
+        refused(lambda: fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        os.write(told, b"x")
+        fcntl.lockf(mine, fcntl.LOCK_EX)
+
+    waits = child(waiter)
+    os.read(asks, 1)
+    inode = ":%d " % os.fstat(held).st_ino
+
+    def is_waiting():
+        with open("/proc/locks") as locks:
+            return any("->" in line and inode in line for line in locks)
+
+    signal.alarm(60)
+    while not is_waiting():
+        assert os.waitpid(waits, os.WNOHANG)[0] == 0, "it did not wait"
+    # Another descriptor than the one that the lock was taken by, as POSIX has it.
+    os.close(os.open(path, os.O_RDWR))
+    joined(waits)
+    signal.alarm(0)
+    os.close(held)
+
+
 def appends():
     def writer(number):
         mine = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -128,5 +160,5 @@ def mappings():
     assert private[0:5] == b"alone" and shared[0:5] == b"....."
 
 
-{"flocks": flocks, "ranges": ranges, "appends": appends, "mappings": mappings}[sys.argv[1]]()
+{"flocks": flocks, "ranges": ranges, "closing": closing, "appends": appends, "mappings": mappings}[sys.argv[1]]()
 print("ok")

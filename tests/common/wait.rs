@@ -1,6 +1,7 @@
 //! Waiting for an event, with a deadline.
 #![allow(clippy::disallowed_methods, reason = "other processes are waited for")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Long enough for a loaded machine; reaching it is a failure.
@@ -28,5 +29,14 @@ pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     match poll(ask) {
         Some(answer) => answer,
         None => panic!("gave up waiting: {what}"),
+    }
+}
+
+/// Tells the other side of a race that it is over, also when this side panics.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -267,6 +267,12 @@ mod tests {
             fetch.missed(0, small);
         }
         assert_eq!(fetch.missed(small - 4096, small), small - FETCH_BYTES_MAX..small);
+        let odd = small - 4096;
+        assert_eq!(
+            fetch.missed(odd - 4096, odd),
+            small - FETCH_BYTES_MAX..odd,
+            "never past the end"
+        );
         let large = LARGE_FILE_BYTES;
         fetch.missed(0, large);
         assert_eq!(fetch.missed(0, large), 0..FETCH_BYTES_MAX_LARGE);
