@@ -13,7 +13,7 @@ use common::bare::{Bare, ROOT};
 use sha2::{Digest, Sha256};
 use tallyfs::daemon::baseline::Unhashed;
 use tallyfs::db;
-use tallyfs::fs::{Errno, Found, FsResult, NewMode, OpenMode, Opened, ROOT_NODE, SetAttr, WriteAsked};
+use tallyfs::fs::{Errno, Found, FsResult, NewMode, OpenMode, Opened, ROOT_NODE, SetAttr};
 use tallyfs::id::Ino;
 use tallyfs::store::sealed_file::{HeadFacts, SealedFile};
 
@@ -28,14 +28,7 @@ fn both() -> OpenMode {
 }
 
 fn write(bare: &Bare, opened: &Opened, plain_offset: u64, data: &[u8]) {
-    let asked = WriteAsked {
-        plain_offset,
-        data,
-        caller: ROOT,
-        drops_privileges: false,
-        from_mapping: false,
-    };
-    assert_eq!(bare.fs().write(opened.fh, &asked), Ok(data.len()));
+    assert_eq!(bare.write(opened.fh, plain_offset, data), Ok(data.len()));
 }
 
 /// A recording from start to end; the kernel forgets it.

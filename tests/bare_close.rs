@@ -5,7 +5,7 @@ mod common;
 use std::ffi::OsStr;
 
 use common::bare::{Bare, ROOT};
-use tallyfs::fs::{NewMode, OpenMode, WriteAsked};
+use tallyfs::fs::{NewMode, OpenMode};
 
 #[test]
 fn files_and_directories_that_are_still_open_are_put_away() {
@@ -19,14 +19,7 @@ fn files_and_directories_that_are_still_open_are_put_away() {
     let made = bare
         .fs()
         .create(1, OsStr::new("call.wav"), NewMode::exactly(0o644), how, ROOT);
-    let asked = WriteAsked {
-        plain_offset: 0,
-        data: b"audio",
-        caller: ROOT,
-        drops_privileges: false,
-        from_mapping: false,
-    };
-    assert_eq!(bare.fs().write(made.expect("a file").1.fh, &asked), Ok(5));
+    assert_eq!(bare.write(made.expect("a file").1.fh, 0, b"audio"), Ok(5));
     bare.remount();
     let kept = std::fs::metadata(bare.data().join("call.wav")).expect("it is there");
     assert_eq!(kept.len(), 20_480 + 5, "sealed at the stop");

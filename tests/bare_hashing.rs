@@ -7,7 +7,7 @@ use std::fs::{File, FileTimes};
 use std::time::{Duration, UNIX_EPOCH};
 
 use common::bare::{Bare, ROOT};
-use tallyfs::fs::{NewMode, OpenMode, WriteAsked};
+use tallyfs::fs::{NewMode, OpenMode};
 use tallyfs::id::Fh;
 
 const LENGTH: usize = 30_000;
@@ -23,14 +23,7 @@ fn record(bare: &Bare) -> u64 {
         .fs()
         .create(1, OsStr::new("call.wav"), NewMode::exactly(0o644), how, ROOT);
     let (entry, opened) = made.expect("a file");
-    let asked = WriteAsked {
-        plain_offset: 0,
-        data: &vec![7; LENGTH],
-        caller: ROOT,
-        drops_privileges: false,
-        from_mapping: false,
-    };
-    assert_eq!(bare.fs().write(opened.fh, &asked).expect("written"), LENGTH);
+    assert_eq!(bare.write(opened.fh, 0, &vec![7; LENGTH]).expect("written"), LENGTH);
     bare.fs().release(opened.fh).expect("closed");
     bare.commit_tick();
     entry.attr.ino.0

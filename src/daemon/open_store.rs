@@ -34,6 +34,8 @@ pub use crate::daemon::start_up::Trust;
 const DESCRIPTORS_FOR_FILES: u64 = 4096;
 /// Directories that are kept open for speed; the others are opened for each request.
 const DIRECTORIES_KEPT_OPEN_MAX: u64 = 65_536;
+/// Closed recordings may wait to be sealed in any case.
+const UNSEALED_FILES_MIN: u64 = 64;
 
 /// What a store is opened with.
 pub struct Opening<'a> {
@@ -89,7 +91,9 @@ impl OpenStore {
             boot_id,
             trust,
         } = opening;
-        let tree = Arc::new(open_tree(&paths.data(), access_times).map_err(DaemonError::Data)?);
+        let descriptors = Descriptors::of_this_process();
+        let tree = open_tree(&paths.data(), descriptors.directories, access_times);
+        let tree = Arc::new(tree.map_err(DaemonError::Data)?);
         let Started {
             database,
             ledger,
@@ -111,6 +115,7 @@ impl OpenStore {
             config,
             clock: clock.clone(),
             known_heads,
+            unsealed_files_max: descriptors.unsealed_files,
             daemon: Caller {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
@@ -238,17 +243,35 @@ pub fn put_away(
     Ok(())
 }
 
-fn open_tree(data: &Path, access_times: AccessTimes) -> io::Result<Tree> {
+/// Shares of the limit of open files; what is left is for open recordings and connections.
+struct Descriptors {
+    /// Directories kept open.
+    directories: u64,
+    /// Recordings that were closed and wait to be sealed.
+    unsealed_files: usize,
+}
+
+impl Descriptors {
+    fn of_this_process() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+            .current
+            .unwrap_or(u64::MAX);
+        let shared = limit.saturating_sub(DESCRIPTORS_FOR_FILES);
+        let unsealed_files = (shared / 4).max(UNSEALED_FILES_MIN);
+        Self {
+            directories: (shared / 2).min(DIRECTORIES_KEPT_OPEN_MAX),
+            unsealed_files: unsealed_files.try_into().unwrap_or(usize::MAX),
+        }
+    }
+}
+
+fn open_tree(data: &Path, descriptors: u64, access_times: AccessTimes) -> io::Result<Tree> {
     let root: OwnedFd = rustix::fs::open(
         data,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
-        .current
-        .unwrap_or(u64::MAX);
-    let for_directories = limit.saturating_sub(DESCRIPTORS_FOR_FILES) / 2;
-    Tree::new(root, for_directories.min(DIRECTORIES_KEPT_OPEN_MAX), access_times)
+    Tree::new(root, descriptors, access_times)
 }
 
 /// Files that a crash left unclean: their lengths count before the first request.

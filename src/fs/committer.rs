@@ -35,13 +35,16 @@ const HEADS_FILES: usize = 256;
 /// So many files waiting start the next tick early.
 const EARLY_TICK_FILES: usize = 2048;
 
+/// Files that whoever closes one seals with it when too many wait.
+const HELP_FILES: usize = 64;
+
 /// Files that have something to make durable or to seal.
-#[derive(Default)]
 pub struct Committer {
     /// By inode number; a file stays here until it is sealed.
     list: Mutex<HashMap<u64, Pin>>,
     wake: Condvar,
     poked: Mutex<bool>,
+    files_max: usize,
 }
 
 /// What a tick did.
@@ -58,6 +61,16 @@ pub struct CommitStatus {
 }
 
 impl Committer {
+    /// Nothing to do; from `files_max` files on, others help.
+    pub fn new(files_max: usize) -> Self {
+        Self {
+            list: Mutex::default(),
+            wake: Condvar::new(),
+            poked: Mutex::new(false),
+            files_max,
+        }
+    }
+
     fn add(&self, pin: Pin) {
         let mut list = self.list.lock();
         list.insert(pin.node().ino.0, pin);
@@ -81,6 +94,17 @@ impl Committer {
 
     fn nodes(&self) -> Vec<Arc<Node>> {
         self.list.lock().values().map(|pin| pin.node().clone()).collect()
+    }
+
+    /// Some files that nobody has open, when there are too many.
+    fn overdue(&self) -> Vec<Arc<Node>> {
+        let list = self.list.lock();
+        if list.len() < self.files_max {
+            return Vec::new();
+        }
+        let is_closed = |node: &&Arc<Node>| node.file.state.try_lock().is_some_and(|state| state.opens == 0);
+        let nodes = list.values().map(Pin::node).filter(is_closed);
+        nodes.take(HELP_FILES).cloned().collect()
     }
 
     fn poke(&self) {
@@ -144,6 +168,15 @@ impl FileSystem {
     pub(super) fn seal_now(&self, node: &Arc<Node>) {
         let mut status = CommitStatus::default();
         self.commit_batch(std::slice::from_ref(node), &mut status);
+    }
+
+    /// After a close: a committer that falls behind gets help, and who writes faster than the disk takes it
+    /// waits here, before the daemon is out of descriptors.
+    pub(super) fn help_committer(&self) {
+        let overdue = self.committer.overdue();
+        if !overdue.is_empty() {
+            self.commit_batch(&overdue, &mut CommitStatus::default());
+        }
     }
 
     /// Directories with files that are not sealed yet, to be noted in a new epoch of the dirty log: a

@@ -346,6 +346,7 @@ impl FileSystem {
         if self.config.durability.sync_on_close {
             self.seal_now(node);
         }
+        self.help_committer();
         Ok(())
     }
 }

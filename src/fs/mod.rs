@@ -119,6 +119,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What was known of sealed files.
     pub known_heads: Arc<dyn KnownHeads>,
+    /// So many recordings may wait to be sealed, each with a descriptor, before whoever closes one helps.
+    pub unsealed_files_max: usize,
     /// Owner of the daemon process, to whom new inodes belong before they are given away.
     pub daemon: Caller,
 }

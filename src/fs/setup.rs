@@ -53,7 +53,7 @@ impl FileSystem {
             clock: parts.clock,
             daemon: parts.daemon,
             refusals: refusals::Refusals::default(),
-            committer: committer::Committer::default(),
+            committer: committer::Committer::new(parts.unsealed_files_max),
             notes: baseline::Notes::default(),
             hashing: hashing::Hashing::default(),
             known_heads: parts.known_heads,

@@ -12,8 +12,8 @@ use tallyfs::config::Config;
 use tallyfs::daemon::layout::{Store, StorePaths};
 use tallyfs::daemon::open_store::{OpenStore, Opening, Trust};
 use tallyfs::daemon::{DaemonError, key_ring};
-use tallyfs::fs::{Caller, CommitStatus, FileSystem};
-use tallyfs::id::Ino;
+use tallyfs::fs::{Caller, CommitStatus, FileSystem, FsResult, WriteAsked};
+use tallyfs::id::{Fh, Ino};
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
 use tallyfs::store::tree::AccessTimes;
@@ -92,6 +92,18 @@ impl Bare {
     #[track_caller]
     pub fn fs(&self) -> &Arc<FileSystem> {
         self.opened.as_ref().expect("in use").fs()
+    }
+
+    /// Root writes to an open file.
+    pub fn write(&self, fh: Fh, plain_offset: u64, data: &[u8]) -> FsResult<usize> {
+        let asked = WriteAsked {
+            plain_offset,
+            data,
+            caller: ROOT,
+            drops_privileges: false,
+            from_mapping: false,
+        };
+        self.fs().write(fh, &asked)
     }
 
     /// The clock.

@@ -146,6 +146,7 @@ impl Mounted {
             ring: ring.clone(),
             config: Arc::new(config),
             clock: Arc::new(SystemClock::new()),
+            unsealed_files_max: usize::MAX,
             daemon: ROOT,
             known_heads: Arc::new(NoBaseline),
         });
