@@ -24,7 +24,7 @@ const NAMES_BYTES: usize = 32 * 1024;
 const ENTRIES_BYTES: usize = 8 * 1024;
 /// A directory that did not change for so long is at rest. Far longer than one tick of the clock that file
 /// systems stamp inodes with (at most 10 ms), in which two changes could not be told apart.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_millis(100);
 
 /// One directory being read. The lock keeps two readers of one handle apart.
 ///

@@ -21,9 +21,13 @@ use crate::fs::{
 use crate::fuse::convert::{
     TTL, absent, attr, caller, errno, fopen_flags, generation, kind, listing_flags, new_time, open_mode, without_entry,
 };
+use crate::fuse::readers::{Readers, Takes};
 use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
 use crate::fuse::sync_gate::SyncGate;
 use crate::id::Fh;
+
+/// Content that is sealed or opened in so little time that nobody has to be called meanwhile: 50 us.
+const LONG_BYTES: usize = 128 * 1024;
 
 thread_local! {
     /// Answers of read requests, one buffer for each thread that serves.
@@ -34,16 +38,23 @@ thread_local! {
 pub struct Adapter {
     fs: Arc<FileSystem>,
     syncs: SyncGate,
+    readers: Readers,
 }
 
 impl Adapter {
     /// Serves `fs` with so many threads.
-    pub fn new(fs: Arc<FileSystem>, threads: usize) -> Self {
+    pub fn new(fs: Arc<FileSystem>, threads: usize, readers: Readers) -> Self {
         Self {
             fs,
             syncs: SyncGate::new(threads),
+            readers,
         }
     }
+}
+
+/// A request that moves so many bytes of content.
+fn moving(bytes: usize) -> Takes {
+    if bytes > LONG_BYTES { Takes::Long } else { Takes::Moment }
 }
 
 fn reply_entry(found: FsResult<Entry>, reply: ReplyEntry) {
@@ -81,6 +92,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         match self.fs.lookup(parent.0, name, caller(request)) {
             Ok(Found::Entry(entry)) => reply.entry(&TTL, &attr(&entry.attr), generation(entry.generation)),
             Ok(Found::Absent) => reply.entry(&TTL, &absent(), generation(0)),
@@ -89,11 +101,13 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
+    fn forget(&self, request: &Request, ino: INodeNo, lookups: u64) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         self.fs.forget(ino.0, lookups);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_attr(self.fs.getattr(ino.0), reply);
     }
 
@@ -115,6 +129,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         let set = SetAttr {
             mode,
             uid,
@@ -126,7 +141,8 @@ impl Filesystem for Adapter {
         reply_attr(self.fs.setattr(ino.0, &set, caller(request)), reply);
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(e)),
@@ -143,31 +159,36 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         let mode = NewMode { bits: mode, umask };
         let made = self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request));
         reply_entry(made, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         let mode = NewMode { bits: mode, umask };
         reply_entry(self.fs.mkdir(parent.0, name, mode, caller(request)), reply);
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_empty(self.fs.unlink(parent.0, name), reply);
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_empty(self.fs.rmdir(parent.0, name), reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_entry(self.fs.symlink(parent.0, link_name, target, caller(request)), reply);
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -175,6 +196,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         let kind = match flags.bits() {
             0 => RenameKind::Replace,
             bits if bits == RenameFlags::RENAME_NOREPLACE.bits() => RenameKind::NoReplace,
@@ -184,11 +206,13 @@ impl Filesystem for Adapter {
         reply_empty(self.fs.rename(parent.0, name, newparent.0, newname, kind), reply);
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_entry(self.fs.link(ino.0, newparent.0, newname), reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         let how = open_mode(flags);
         match self.fs.open(ino.0, how, caller(request)) {
             Ok(opened) => reply.opened(FileHandle(opened.fh.0), fopen_flags(&opened, how)),
@@ -198,7 +222,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -207,6 +231,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _turn = self.readers.begin(request.pid(), moving(size as usize));
         READ_BUFFER.with_borrow_mut(|buffer| {
             let size = size.min(REQUEST_BYTES_MAX) as usize;
             if buffer.len() < size {
@@ -231,6 +256,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _turn = self.readers.begin(request.pid(), moving(data.len()));
         let asked = WriteAsked {
             plain_offset: offset,
             data,
@@ -244,7 +270,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn flush(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, request: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         // Nothing waits for a close: a write was acknowledged only after it was in the backing page cache.
         // Told so once, the kernel spares every further close this round trip, and goes on writing the
         // dirty pages of mappings back first, which FOPEN_NOFLUSH would leave.
@@ -253,7 +280,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
@@ -261,22 +288,26 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_empty(self.fs.release(Fh(fh.0)), reply);
     }
 
-    fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let _turn = self.readers.begin(request.pid(), Takes::Long);
         let fs = self.fs.clone();
         self.syncs.run(move || reply_empty(fs.fsync(Fh(fh.0)), reply));
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         match self.fs.opendir(ino.0) {
             Ok(opened) => reply.opened(FileHandle(opened.fh.0), listing_flags(opened)),
             Err(e) => reply.error(errno(e)),
         }
     }
 
-    fn readdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         let listed = self.fs.readdir(Fh(fh.0), offset, Listing::Names, |name| {
             reply.add(
                 INodeNo(name.ino.0),
@@ -293,12 +324,13 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         let listed = self.fs.readdir(Fh(fh.0), offset, Listing::WithEntries, |name| {
             let os_name = OsStr::from_bytes(name.name.to_bytes());
             if let Some(entry) = &name.entry {
@@ -315,16 +347,19 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn releasedir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_empty(self.fs.releasedir(Fh(fh.0)), reply);
     }
 
-    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let _turn = self.readers.begin(request.pid(), Takes::Long);
         let fs = self.fs.clone();
         self.syncs.run(move || reply_empty(fs.fsyncdir(Fh(fh.0)), reply));
     }
 
-    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         match self.fs.statfs(ino.0) {
             Ok(s) => reply.statfs(
                 s.blocks,
@@ -350,22 +385,27 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_empty(self.fs.setxattr(ino.0, name, value, flags, caller(request)), reply);
     }
 
-    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_xattr(self.fs.getxattr(ino.0, name, size as usize), reply);
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_xattr(self.fs.listxattr(ino.0, size as usize), reply);
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply_empty(self.fs.removexattr(ino.0, name), reply);
     }
 
-    fn access(&self, _request: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+    fn access(&self, request: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         // The kernel checks permissions (default_permissions); what is left to say is whether it exists.
         reply_empty(self.fs.getattr(ino.0).map(|_| ()), reply);
     }
@@ -380,6 +420,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         let how = open_mode(OpenFlags(flags));
         let mode = NewMode { bits: mode, umask };
         match self.fs.create(parent.0, name, mode, how, caller(request)) {
@@ -404,11 +445,13 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Long);
         let done = self.fs.fallocate(Fh(fh.0), offset, length, mode, caller(request));
         reply_empty(done, reply);
     }
 
-    fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         let to = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,
@@ -425,7 +468,7 @@ impl Filesystem for Adapter {
 
     fn poll(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _notifier: PollNotifier,
@@ -433,13 +476,14 @@ impl Filesystem for Adapter {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         // The kernel asks no more, and knows that files are always ready.
         reply.error(fuser::Errno::ENOSYS);
     }
 
     fn ioctl(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
@@ -448,6 +492,7 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Moment);
         reply.error(fuser::Errno::ENOTTY);
     }
 
@@ -464,6 +509,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _turn = self.readers.begin(request.pid(), Takes::Long);
         let from = CopyEnd {
             fh: Fh(fh_in.0),
             plain_offset: offset_in,

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod convert;
+mod readers;
 mod session;
 mod sync_gate;
 

@@ -9,6 +9,7 @@ use fuser::{Config, INodeNo, InitFlags, KernelConfig, Notifier, SessionACL};
 
 use crate::fs::FileSystem;
 use crate::fuse::adapter::Adapter;
+use crate::fuse::readers::Readers;
 
 /// Largest read or write in one request.
 pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
@@ -59,7 +60,9 @@ impl Session {
         let mut config = Config::default();
         config.n_threads = Some(threads);
         // Who may ask is the kernel's business (allow_other, default_permissions).
-        let inner = fuser::Session::from_fd(Adapter::new(fs, threads), fd, SessionACL::All, config)?;
+        let readers = Readers::new(threads, fd.try_clone()?)?;
+        let adapter = Adapter::new(fs, threads, readers);
+        let inner = fuser::Session::from_fd(adapter, fd, SessionACL::All, config)?;
         Ok(Self { inner })
     }
 

@@ -1,10 +1,13 @@
 #!/bin/bash
-# SIGKILL of the daemon under load, again and again. Usage: tests/accept/kill9.sh [ROUNDS=100]
-# Each round: recordings of two kinds and random operations, SIGKILL after a random time, remount; then every acknowledged byte
-# and operation is there, live usage is what stat finds in the mount, to the byte and the file. At the end a scan of the store.
+# SIGKILL of the daemon under load, again and again. Usage: tests/accept/kill9.sh [ROUNDS=100] [SECONDS=3]
+# Each round: recordings of two kinds and random operations, SIGKILL within so many seconds, every tenth time within four times as
+# many, remount; then every acknowledged byte and operation is there, live usage is what stat finds in the mount, to the byte and the
+# file. Recordings are synced and sealed every second, so that kills meet that too. At the end a scan of the store.
 . "$(dirname "$0")/lib.sh"
-ROUNDS=${1:-100}
+ROUNDS=${1:-100} SECONDS_MAX=${2:-3}
 cat >"$CONFIG" <<'TOML'
+[durability]
+commit_interval_s = 1
 [[rules]]
 path = "{tenant}/{campaign}/{agent}"
 [rules.limits.tenant]
@@ -21,7 +24,8 @@ for round in $(seq "$ROUNDS"); do
     "$RECORD_CALLS" "$MNT" --tenant buffered --calls 8 --seconds 60 --rounds 1000 --first-round "$((round * 1000))" --ledger "$ledger.b" --json >"$WORK/b.json" 2>&1 & b=$!
     "$RECORD_CALLS" "$MNT" --tenant frames --calls 8 --seconds 20 --frame 320 --rounds 1000 --first-round "$((round * 1000))" --ledger "$ledger.f" --json >"$WORK/f.json" 2>&1 & f=$!
     python3 "$ROOT/tests/accept/random_ops.py" run "$MNT/ops" "$WORK/model" "$round" & r=$!
-    sleep "$((RANDOM % 3)).$((RANDOM % 10))$((RANDOM % 10))"
+    longest_ms=$((SECONDS_MAX * (round % 10 ? 1000 : 4000)))
+    sleep "$(awk -v ms=$((RANDOM * 32768 + RANDOM)) -v most="$longest_ms" 'BEGIN { printf "%.3f", ms % most / 1000 }')"
     kill_daemon
     wait "$b" "$f" "$r"
     detach
