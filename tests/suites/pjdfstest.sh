@@ -23,9 +23,20 @@ allow_remount = true
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["tests", "tests"]]
 TOML
-(umask 022; PATH=$WORK/bin:$PATH timeout 900 pjdfstest -c "$WORK/pjdfstest.toml" -p "$MNT/pjd" -s "$WORK/other" -v) >"$LOG" 2>&1
-umount "$WORK/other"
+# pjd [NAME]: all cases, or those with a name in them, in one process.
+pjd() { (umask 022; PATH=$WORK/bin:$PATH timeout 900 pjdfstest -c "$WORK/pjdfstest.toml" -p "$MNT/pjd" -s "$WORK/other" -v "$@"); }
+pjd >"$LOG" 2>&1
 mount -i -o remount,rw "$MNT" 2>/dev/null
+# Some cases leave files open for writing until the program ends, and Linux remounts no file system read-only then, ext4 neither.
+# Which cases come after them is a matter of how the program was linked. So these are asked again, each in a process of its own.
+while read -r name _; do
+    pjd "$name" >"$WORK/alone" 2>&1
+    mount -i -o remount,rw "$MNT" 2>/dev/null
+    cat "$WORK/alone" >>"$LOG.alone"
+    verdict=$(awk -v name="$name" '$1 == name { print $2 }' "$WORK/alone")
+    sed -i -E "s/^($name +)FAILED$/\1${verdict:-FAILED}/" "$LOG"
+done < <(grep -E '^[a-z_:0-9]*erofs_[a-z_]+ +FAILED$' "$LOG")
+umount "$WORK/other"
 grep -q '^Summary' "$LOG" || case_is failed whole "did not come to its end"
 while read -r name verdict; do
     case $verdict in
