@@ -22,9 +22,10 @@ use crate::store::tree::stat_fd;
 const NAMES_BYTES: usize = 32 * 1024;
 /// The same with an entry for each name, which takes four to five times as much in the answer.
 const ENTRIES_BYTES: usize = 8 * 1024;
-/// A directory that did not change for so long is at rest. Far longer than one tick of the clock that file
-/// systems stamp inodes with (at most 10 ms), in which two changes could not be told apart.
-const REST: Duration = Duration::from_millis(100);
+/// A directory that did not change for so long is at rest. Longer than one tick of the clock that file
+/// systems stamp inodes with (at most 10 ms; a whole second on ext4 with small inodes), in which two changes could not
+/// be told apart.
+const REST: Duration = Duration::from_secs(1);
 
 /// One directory being read. The lock keeps two readers of one handle apart.
 ///
