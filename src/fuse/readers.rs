@@ -69,6 +69,8 @@ struct Shared {
     counts: CachePadded<Counts>,
     rest: Mutex<Rest>,
     wake: Condvar,
+    /// [`RECHECK`].
+    recheck: Duration,
     closed: AtomicBool,
 }
 
@@ -107,18 +109,23 @@ impl Readers {
     /// # Errors
     /// No thread could be started for the watch.
     pub fn new(threads: usize, device: OwnedFd) -> std::io::Result<Self> {
-        let mut readers = Self::unwatched(threads, device);
-        if !readers.is_single {
-            let watched = readers.shared.clone();
-            let named = thread::Builder::new().name("watch".to_owned());
-            let end = named.spawn(move || watched.watch())?;
-            let thread = end.thread().clone();
-            readers.watch = Some(Watch { thread, end });
-        }
+        let mut readers = Self::unwatched(threads, device, RECHECK);
+        readers.start_watch()?;
         Ok(readers)
     }
 
-    fn unwatched(threads: usize, device: OwnedFd) -> Self {
+    fn start_watch(&mut self) -> std::io::Result<()> {
+        if !self.is_single {
+            let watched = self.shared.clone();
+            let named = thread::Builder::new().name("watch".to_owned());
+            let end = named.spawn(move || watched.watch())?;
+            let thread = end.thread().clone();
+            self.watch = Some(Watch { thread, end });
+        }
+        Ok(())
+    }
+
+    fn unwatched(threads: usize, device: OwnedFd, recheck: Duration) -> Self {
         let counts = Counts {
             reading: AtomicUsize::new(threads),
             ..Counts::default()
@@ -129,6 +136,7 @@ impl Readers {
                 counts: CachePadded::new(counts),
                 rest: Mutex::default(),
                 wake: Condvar::new(),
+                recheck,
                 closed: AtomicBool::new(false),
             }),
             is_single: threads == 1,
@@ -248,7 +256,7 @@ impl Shared {
                 self.counts.reading.fetch_add(1, Ordering::SeqCst);
                 break;
             }
-            if self.wake.wait_for(&mut rest, RECHECK).timed_out() && self.is_hung_up() {
+            if self.wake.wait_for(&mut rest, self.recheck).timed_out() && self.is_hung_up() {
                 self.closed.store(true, Ordering::SeqCst);
             }
         }
@@ -331,14 +339,16 @@ mod tests {
     /// Threads and a connection on which a byte is a request.
     fn watched(threads: usize) -> (Arc<Readers>, PipeReader, PipeWriter) {
         let (device, kernel) = pipe().unwrap();
-        let readers = Readers::new(threads, device.try_clone().unwrap().into()).unwrap();
+        // Without the look of those that rest, which would do the watch's work much later.
+        let mut readers = Readers::unwatched(threads, device.try_clone().unwrap().into(), Duration::from_hours(1));
+        readers.start_watch().unwrap();
         (Arc::new(readers), device, kernel)
     }
 
     /// The same without a watch, which calls whom it likes when this thread is off its core for long.
     fn served_by(threads: usize) -> (Arc<Readers>, PipeReader, PipeWriter) {
         let (device, kernel) = pipe().unwrap();
-        let readers = Readers::unwatched(threads, device.try_clone().unwrap().into());
+        let readers = Readers::unwatched(threads, device.try_clone().unwrap().into(), RECHECK);
         (Arc::new(readers), device, kernel)
     }
 
