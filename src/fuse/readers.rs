@@ -233,8 +233,17 @@ impl Counts {
 impl Shared {
     /// Also true when the connection is gone: reading tells.
     fn is_request_waiting(&self) -> bool {
+        self.has_event(PollFlags::IN)
+    }
+
+    fn is_hung_up(&self) -> bool {
+        self.has_event(PollFlags::empty())
+    }
+
+    /// One of these events, or the end of the connection, which is always told.
+    fn has_event(&self, events: PollFlags) -> bool {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut device = [PollFd::new(&self.device, PollFlags::IN)];
+        let mut device = [PollFd::new(&self.device, events)];
         !matches!(poll(&mut device, Some(&at_once)), Ok(0))
     }
 
@@ -276,12 +285,6 @@ impl Shared {
             drop(rest);
             self.wake.notify_one();
         }
-    }
-
-    fn is_hung_up(&self) -> bool {
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut device = [PollFd::new(&self.device, PollFlags::empty())];
-        !matches!(poll(&mut device, Some(&at_once)), Ok(0))
     }
 
     /// The connection is at its end: whoever rests reads, and is told so.
