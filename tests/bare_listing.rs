@@ -27,9 +27,9 @@ fn a_directory_at_rest_is_remembered_until_it_changes() {
     let bare = Bare::new();
     for name in ["first", "second"] {
         fs::write(bare.data().join(name), []).expect("somebody with access to the store");
-        wait_after_change(&bare, Duration::from_millis(999));
+        wait_after_change(&bare, Duration::from_millis(99));
         assert_eq!([opened(&bare), opened(&bare)], [Remembered::Not; 2], "{name} is new");
-        wait_after_change(&bare, Duration::from_millis(1001));
+        wait_after_change(&bare, Duration::from_millis(101));
         let expected = [Remembered::Anew, Remembered::Kept, Remembered::Kept];
         assert_eq!([opened(&bare), opened(&bare), opened(&bare)], expected, "after {name}");
     }

@@ -22,10 +22,11 @@ use crate::store::tree::stat_fd;
 const NAMES_BYTES: usize = 32 * 1024;
 /// The same with an entry for each name, which takes four to five times as much in the answer.
 const ENTRIES_BYTES: usize = 8 * 1024;
-/// A directory that did not change for so long is at rest. Longer than one tick of the clock that file
-/// systems stamp inodes with (at most 10 ms; a whole second on ext4 with small inodes), in which two changes could not
-/// be told apart.
-const REST: Duration = Duration::from_secs(1);
+/// A directory that did not change for longer than this is at rest: ten ticks of the slowest clock that Linux stamps
+/// inodes with (`CONFIG_HZ=100`). Two changes within one tick could not be told apart.
+const REST: Duration = Duration::from_millis(100);
+/// The same where stamps may be whole seconds, as those of ext4 with 128-byte inodes are.
+const REST_WHOLE_SECONDS: Duration = Duration::from_secs(1);
 
 /// One directory being read. The lock keeps two readers of one handle apart.
 ///
@@ -105,7 +106,7 @@ impl FileSystem {
         };
         let (s, ns) = (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
         let changed = Duration::new(s.try_into().unwrap_or(0), ns);
-        let is_at_rest = self.clock.now().saturating_sub(changed) > REST;
+        let is_at_rest = self.clock.now().saturating_sub(changed) > rest_after(changed);
         let changed_ns = if is_at_rest { changed.as_nanos() as u64 } else { 0 };
         let before_ns = node.listed_at_ns.swap(changed_ns, Ordering::Relaxed);
         match is_at_rest {
@@ -205,5 +206,26 @@ impl FileSystem {
             Some(open) => Ok(open),
             None => Ok(directory.insert(handle.node().open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?)),
         }
+    }
+}
+
+/// How long after a change of this time the next one is certain to have another. A fraction shows that the file system
+/// stamps with one.
+fn rest_after(changed: Duration) -> Duration {
+    if changed.subsec_nanos() == 0 {
+        REST_WHOLE_SECONDS
+    } else {
+        REST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_of_a_whole_second_is_not_trusted_before_the_next_one() {
+        assert_eq!(rest_after(Duration::from_secs(1_795_000_000)), Duration::from_secs(1));
+        assert_eq!(rest_after(Duration::new(1_795_000_000, 1)), Duration::from_millis(100));
     }
 }

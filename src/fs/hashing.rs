@@ -41,6 +41,8 @@ pub struct Hashing {
     queue: Receiver<Pin>,
     dropped: AtomicBool,
     done: Mutex<Vec<Hashed>>,
+    /// Kept between files: a fresh one for each costs more than a short recording takes to read.
+    buffer: Mutex<Vec<u8>>,
 }
 
 impl Default for Hashing {
@@ -51,6 +53,7 @@ impl Default for Hashing {
             queue,
             dropped: AtomicBool::new(false),
             done: Mutex::default(),
+            buffer: Mutex::default(),
         }
     }
 }
@@ -117,7 +120,8 @@ impl FileSystem {
         let quiet = Arc::new(node.open_quietly(&self.tree, OFlags::RDONLY).ok()?);
         let mut facts = None;
         let mut hash = Sha256::new();
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = self.hashing.buffer.lock();
+        buffer.resize(READ_BYTES, 0);
         let mut plain_offset = 0;
         let begun = self.clock.monotonic();
         loop {
