@@ -15,6 +15,9 @@ use super::schema::{self, Schema};
 /// How long a statement waits for another program's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// One sync of the disk frees what was cut off; another program may take it first.
+const ATTEMPTS_ON_FULL_DISK: u32 = 5;
+
 /// Damaged files of one second, at most.
 const ASIDE_NAMES_MAX: u32 = 1000;
 
@@ -56,7 +59,7 @@ pub(super) fn open(path: &Path, now_s: u64, busy: Duration) -> Result<(Connectio
     if is_absent(path)? {
         set_aside_logs(path, now_s)?;
     }
-    let (mut db, version) = match attempt(path, busy) {
+    let (mut db, version) = match attempt_on_full_disk(path, busy) {
         Ok(opened) => opened,
         Err(Error::Damaged { reason, .. }) => {
             aside = Some((set_aside(path, now_s)?, reason));
@@ -77,6 +80,21 @@ pub(super) fn open(path: &Path, now_s: u64, busy: Duration) -> Result<(Connectio
         None => Found::Good,
     };
     Ok((db, id, found))
+}
+
+/// Opens, also on a disk without a free block. After a kill SQLite cuts the index of its log to nothing and lets it grow
+/// again, and the blocks that this gives back are not free before the journal of the disk is written.
+fn attempt_on_full_disk(path: &Path, busy: Duration) -> Result<(Connection, Option<i64>), Error> {
+    for _ in 1..ATTEMPTS_ON_FULL_DISK {
+        match attempt(path, busy) {
+            Err(Error::DiskFull { .. }) => {
+                let synced = fs::File::open(path).and_then(|file| Ok(rustix::fs::syncfs(file)?));
+                synced.map_err(|e| Error::io(path, "sync the disk", e))?;
+            }
+            other => return other,
+        }
+    }
+    attempt(path, busy)
 }
 
 /// Opens and looks, writing nothing but a missing file. `None` for the version: no tables yet.
