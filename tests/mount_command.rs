@@ -130,6 +130,16 @@ fn a_config_with_an_unknown_key_is_refused_with_its_name() {
 }
 
 #[test]
+fn a_group_of_administrators_that_is_not_there_is_named() {
+    let place = Place::new();
+    let config = place.config("[access]\nadministrators = \"no-such-group-here\"\n");
+    assert_says(
+        &place.refused(&["--config", &config]),
+        &["no-such-group-here", "groupadd"],
+    );
+}
+
+#[test]
 fn check_config_refuses_what_cannot_be_meant() {
     let place = Place::new();
     let wrong = [

@@ -58,6 +58,7 @@ impl From<DaemonError> for Failure {
             | DaemonError::MountPoint(MountPointError::InUse { .. }) => Code::InUse,
             DaemonError::Layout(_) => Code::Store,
             DaemonError::Key(_) => Code::Key,
+            DaemonError::Administrators { .. } => Code::Config,
             DaemonError::MountPoint(_) | DaemonError::Mount(_) => Code::Mount,
             _ => Code::Failed,
         };

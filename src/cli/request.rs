@@ -8,10 +8,11 @@ use zeroize::Zeroizing;
 
 use super::args::MountArgs;
 use super::exit::{Code, Failure};
-use crate::config::{Bound, Config};
+use crate::config::Config;
 use crate::daemon::MountRequest;
 use crate::daemon::key_file::{self, KeyChoice};
 use crate::daemon::options::MountOptions;
+use crate::quota::Bound;
 use crate::units::parse_bytes;
 
 /// The environment as a function, so that tests have their own.

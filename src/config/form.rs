@@ -3,8 +3,8 @@
 //! Unknown keys are errors. What serde can see is checked while it reads, so that errors carry a line.
 
 use super::rule::{Rule, parse_path};
-use super::{Bound, Config, ConfigError, Durability, Exception, KeySource, LimitOverrides, Service, default_rules};
-use crate::quota::Limits;
+use super::{Access, Config, ConfigError, Durability, Exception, KeySource, Service, default_rules};
+use crate::quota::{Bound, LimitOverrides, Limits};
 use crate::units::{exact_bytes, parse_bytes};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
@@ -24,6 +24,8 @@ struct FileForm {
     durability: DurabilityForm,
     #[serde(default)]
     key: KeyForm,
+    #[serde(default)]
+    access: AccessForm,
     #[serde(default)]
     service: ServiceForm,
     rules: Option<Vec<RuleForm>>,
@@ -85,6 +87,12 @@ fn commit_interval<'de, D: Deserializer<'de>>(form: D) -> Result<u32, D::Error> 
 #[serde(deny_unknown_fields)]
 struct KeyForm {
     file: Option<String>,
+}
+
+#[derive(Default, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+struct AccessForm {
+    administrators: Option<String>,
 }
 
 #[derive(serde::Deserialize, serde::Serialize)]
@@ -304,6 +312,9 @@ fn check(form: FileForm) -> Result<Config, Wrong> {
         key: KeySource {
             file: form.key.file.map(Into::into),
         },
+        access: Access {
+            administrators: form.access.administrators,
+        },
         service: Service {
             threads,
             date_directories,
@@ -403,6 +414,9 @@ pub(super) fn to_toml(config: &Config) -> String {
         },
         key: KeyForm {
             file: config.key.file.as_ref().map(|file| file.to_string_lossy().into_owned()),
+        },
+        access: AccessForm {
+            administrators: config.access.administrators.clone(),
         },
         service: ServiceForm {
             threads,

@@ -10,7 +10,7 @@ mod rule;
 pub use rule::{DatePart, Rule, Segment};
 
 use crate::period::CivilDate;
-use crate::quota::Limits;
+use crate::quota::{LimitOverrides, Limits};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub durability: Durability,
     /// Where the key comes from.
     pub key: KeySource,
+    /// Who may steer.
+    pub access: Access,
     /// The daemon.
     pub service: Service,
 }
@@ -41,57 +43,6 @@ pub struct Exception {
     pub path: String,
     /// What replaces the template.
     pub limits: LimitOverrides,
-}
-
-/// `None` leaves the template's value.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct LimitOverrides {
-    /// Plaintext bytes.
-    pub bytes: Option<Bound>,
-    /// Inodes other than directories.
-    pub files: Option<Bound>,
-    /// Directories.
-    pub dirs: Option<Bound>,
-    /// Length of one file.
-    pub file_size: Option<Bound>,
-}
-
-/// A limit as written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bound {
-    /// `"none"` or 0.
-    Unlimited,
-    /// Never 0.
-    At(u64),
-}
-
-impl Bound {
-    /// As the ledger takes it.
-    pub fn limit(self) -> Option<u64> {
-        match self {
-            Self::Unlimited => None,
-            Self::At(limit) => Some(limit),
-        }
-    }
-
-    /// 0 is unlimited.
-    pub fn from_number(number: u64) -> Self {
-        if number == 0 { Self::Unlimited } else { Self::At(number) }
-    }
-}
-
-impl LimitOverrides {
-    /// These limits where they are written, the others where not.
-    #[must_use]
-    pub fn over(self, template: Limits) -> Limits {
-        let pick = |bound: Option<Bound>, otherwise| bound.map_or(otherwise, Bound::limit);
-        Limits {
-            bytes: pick(self.bytes, template.bytes),
-            files: pick(self.files, template.files),
-            dirs: pick(self.dirs, template.dirs),
-            file_size: pick(self.file_size, template.file_size),
-        }
-    }
 }
 
 /// When data becomes durable.
@@ -110,6 +61,13 @@ pub struct Durability {
 pub struct KeySource {
     /// Key file; `None` leaves the other sources.
     pub file: Option<PathBuf>,
+}
+
+/// Who may steer.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Access {
+    /// Group whose members may set limits, by name or number; without one, root and the daemon's own user alone.
+    pub administrators: Option<String>,
 }
 
 /// The daemon.
@@ -151,6 +109,7 @@ impl Default for Config {
             exceptions: Vec::new(),
             durability: Durability::default(),
             key: KeySource::default(),
+            access: Access::default(),
             service: Service::default(),
         }
     }

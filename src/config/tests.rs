@@ -1,6 +1,7 @@
 //! Facts about the configuration.
 
 use super::*;
+use crate::quota::Bound;
 use proptest::prelude::*;
 
 fn parts(path: &str) -> Vec<&[u8]> {

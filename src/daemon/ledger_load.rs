@@ -16,6 +16,8 @@ pub fn ledger_of(rows: &[DirRow], root_ino: Ino, mount: Limits) -> Arc<Ledger> {
         if row.ino == root_ino {
             ledger.load_own(ledger.root(), row.own);
             ledger.root().set_generation(row.generation);
+            ledger.root().set_overrides(row.limits);
+            ledger.set_limits(ledger.root(), row.limits.over(mount));
         } else {
             children.entry(row.parent).or_default().push(row);
         }
@@ -26,6 +28,7 @@ pub fn ledger_of(rows: &[DirRow], root_ino: Ino, mount: Limits) -> Arc<Ledger> {
         for row in children.remove(&parent.ino()).unwrap_or_default() {
             let account = ledger.insert(&parent, row.ino, row.generation, &row.name);
             ledger.load_own(&account, row.own);
+            account.set_overrides(row.limits);
             waiting.push(account);
             placed_count += 1;
         }
@@ -73,6 +76,7 @@ pub fn link_rows(link: &MultiLink) -> Vec<LinkRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::LimitOverrides;
     use crate::units::Meters;
 
     fn row(ino: u64, generation: u32, parent: u64, name: &[u8], own: Meters) -> DirRow {
@@ -82,6 +86,7 @@ mod tests {
             parent: Ino(parent),
             name: name.to_vec(),
             own,
+            limits: LimitOverrides::NONE,
         }
     }
 

@@ -85,6 +85,14 @@ pub enum DaemonError {
     /// What is in the store cannot be counted.
     #[error(transparent)]
     Recovery(crate::recovery::Error),
+    /// The group of administrators is none.
+    #[error("access.administrators '{group}' of the configuration: {reason}")]
+    Administrators {
+        /// As the configuration has it.
+        group: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// The database cannot be used.
     #[error(transparent)]
     Database(crate::db::Error),

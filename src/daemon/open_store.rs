@@ -91,6 +91,7 @@ impl OpenStore {
             boot_id,
             trust,
         } = opening;
+        let administrators = config.access.administrators.as_deref().map(group).transpose()?;
         let descriptors = Descriptors::of_this_process();
         let tree = open_tree(&paths.data(), descriptors.directories, access_times);
         let tree = Arc::new(tree.map_err(DaemonError::Data)?);
@@ -121,6 +122,7 @@ impl OpenStore {
                 gid: rustix::process::getegid().as_raw(),
                 thread: 0,
             },
+            administrators,
         });
         let fs = Arc::new(fs.map_err(DaemonError::Data)?);
         fs.place_all();
@@ -293,5 +295,23 @@ fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
             "recovered {} recordings that were being written ({bytes} bytes, {failed_count} damaged)",
             unclean.len()
         );
+    }
+}
+
+/// A group by name or number.
+fn group(name: &str) -> Result<u32, DaemonError> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let unknown = |reason| DaemonError::Administrators {
+        group: name.to_owned(),
+        reason,
+    };
+    match crate::sys::groups::group_number(name) {
+        Ok(Some(number)) => Ok(number),
+        Ok(None) => Err(unknown(
+            "there is no such group; make it (groupadd) or name another".to_owned(),
+        )),
+        Err(e) => Err(unknown(e.to_string())),
     }
 }

@@ -216,6 +216,7 @@ fn scan(tree: &Tree, clock: &dyn Clock) -> Result<Counted, DaemonError> {
 fn probe(now: &(dyn Fn() -> Duration + Sync)) -> Probe<'_> {
     Probe {
         generation: &|fd| FileHandle::of(fd).map_or(0, |handle| handle.generation()),
+        limits: &recovery::limits_on,
         now,
     }
 }

@@ -164,5 +164,6 @@ fn row(account: &Account, charges: &LinkCharge) -> DirRow {
         parent: account.parent().map_or(account.ino(), |parent| parent.ino()),
         name: account.name(),
         own,
+        limits: account.overrides(),
     }
 }

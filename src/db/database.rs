@@ -310,8 +310,8 @@ fn put_dirs(db: &Connection, dirs: &[DirRow], removed: &[Ino]) -> rusqlite::Resu
     }
     let mut insert = db.prepare_cached(
         "INSERT OR REPLACE INTO directory
-             (ino, generation, parent, name, own_bytes, own_files, own_dirs)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             (ino, generation, parent, name, own_bytes, own_files, own_dirs, limits)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
     for row in dirs {
         insert.execute(params![
@@ -322,6 +322,7 @@ fn put_dirs(db: &Connection, dirs: &[DirRow], removed: &[Ino]) -> rusqlite::Resu
             row.own.bytes.cast_signed(),
             row.own.files.cast_signed(),
             row.own.dirs.cast_signed(),
+            (!row.limits.is_none()).then(|| row.limits.to_string()),
         ])?;
     }
     Ok(())

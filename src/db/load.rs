@@ -1,10 +1,12 @@
 //! Reading rows, the same for the daemon and for a reader beside it. Numbers that SQLite can only
 //! hold as signed are stored with the same bits.
 
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::rows::{DayRow, DirRow, Identity, LastRun, LinkRow, Snapshot};
 use crate::id::Ino;
+use crate::quota::LimitOverrides;
 use crate::units::Meters;
 
 /// Both tables as of one commit.
@@ -18,7 +20,7 @@ pub(super) fn snapshot(db: &Connection) -> rusqlite::Result<Snapshot> {
 
 pub(super) fn dirs(db: &Connection) -> rusqlite::Result<Vec<DirRow>> {
     db.prepare(
-        "SELECT ino, generation, parent, name, own_bytes, own_files, own_dirs
+        "SELECT ino, generation, parent, name, own_bytes, own_files, own_dirs, limits
          FROM directory ORDER BY ino",
     )?
     .query_map([], |row| {
@@ -32,6 +34,7 @@ pub(super) fn dirs(db: &Connection) -> rusqlite::Result<Vec<DirRow>> {
                 files: number(row, 5)?,
                 dirs: number(row, 6)?,
             },
+            limits: limits(row, 7)?,
         })
     })?
     .collect()
@@ -98,6 +101,12 @@ pub(super) fn last_run(db: &Connection) -> rusqlite::Result<LastRun> {
 fn meta<T: rusqlite::types::FromSql>(db: &Connection, key: &str) -> rusqlite::Result<Option<T>> {
     db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
         .optional()
+}
+
+fn limits(row: &Row<'_>, column: usize) -> rusqlite::Result<LimitOverrides> {
+    let text: Option<String> = row.get(column)?;
+    LimitOverrides::parse(&text.unwrap_or_default())
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, e.into()))
 }
 
 fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {

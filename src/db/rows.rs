@@ -2,6 +2,7 @@
 //! They carry no behaviour, so that the ledger, a scan and the database can be compared row by row.
 
 use crate::id::Ino;
+use crate::quota::LimitOverrides;
 use crate::units::Meters;
 
 /// One directory. The root is its own parent and has an empty name.
@@ -16,6 +17,8 @@ pub struct DirRow {
     /// What lies directly in it: plaintext bytes and count of its inodes with one link, and its
     /// direct sub-directories. Inodes with several links are not in here but in [`LinkRow`]s.
     pub own: Meters,
+    /// Limits that were set on it.
+    pub limits: LimitOverrides,
 }
 
 /// Links of one inode with several links that lie in one directory.

@@ -70,12 +70,16 @@ INSERT OR IGNORE INTO meta
     SELECT 'baseline_lost', value FROM meta
     WHERE key = 'created_at' AND NOT EXISTS (SELECT 1 FROM sealed) AND EXISTS (SELECT 1 FROM directory WHERE own_files > 0);
 ",
+    // Limits that were set on a directory, as it carries them itself.
+    "
+ALTER TABLE directory ADD COLUMN limits TEXT;
+",
 ];
 
 /// Selects that fail when a table or a column is missing.
 const PROBES: &[&str] = &[
     "SELECT key, value FROM meta LIMIT 0",
-    "SELECT ino, generation, parent, name, own_bytes, own_files, own_dirs FROM directory LIMIT 0",
+    "SELECT ino, generation, parent, name, own_bytes, own_files, own_dirs, limits FROM directory LIMIT 0",
     "SELECT ino, parent, names, bytes FROM link LIMIT 0",
     "SELECT date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
             bytes_added, bytes_deleted, created_at, updated_at FROM storage_usage_log LIMIT 0",
@@ -85,9 +89,9 @@ const PROBES: &[&str] = &[
 ];
 
 /// The newest schema that this program knows.
-pub(super) const LATEST: i64 = 3;
+pub(super) const LATEST: i64 = 4;
 
-const _: () = assert!(MIGRATIONS.len() == 3 && LATEST == 3);
+const _: () = assert!(MIGRATIONS.len() == 4 && LATEST == 4);
 
 /// State of a file as its schema shows it.
 #[derive(PartialEq, Eq, Debug)]

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::id::Ino;
+use crate::quota::{Bound, LimitKey, LimitOverrides};
 use crate::units::Meters;
 
 /// 2026-11-21 05:01:00 UTC.
@@ -47,6 +48,7 @@ pub(super) fn dir(ino: u64, parent: u64, bytes: u64) -> DirRow {
             files: 2,
             dirs: 3,
         },
+        limits: LimitOverrides::NONE.with(LimitKey::MaxBytes, Some(Bound::At(5 << 30))),
     }
 }
 

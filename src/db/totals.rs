@@ -126,6 +126,7 @@ impl<'a> Totals<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::LimitOverrides;
 
     fn dir(ino: u64, parent: u64, bytes: u64, dirs: u64) -> DirRow {
         DirRow {
@@ -134,6 +135,7 @@ mod tests {
             parent: Ino(parent),
             name: ino.to_string().into_bytes(),
             own: Meters { bytes, files: 1, dirs },
+            limits: LimitOverrides::NONE,
         }
     }
 

@@ -83,7 +83,8 @@ impl FileSystem {
                     "directory inode {} appeared in the store behind the daemon's back; it is counted from now on",
                     node.ino
                 );
-                self.insert_account(&account, node.ino, node.generation, name.to_bytes());
+                let found = self.insert_account(&account, node.ino, node.generation, name.to_bytes());
+                self.adopt_limits(&found, &node);
             }
         } else if stat.stx_nlink > 1 {
             let _state = node.file.state.lock();
@@ -102,13 +103,15 @@ impl FileSystem {
         account
     }
 
-    /// Gives an account the level and limits of its path.
+    /// Gives an account the level and limits of its path, with those over them that were set on the directory.
     pub(super) fn place(&self, account: &Arc<Account>) {
         let components = account.components();
         let components: Vec<&[u8]> = components.iter().map(Vec::as_slice).collect();
         let placement = self.config.placement(&components);
         self.ledger.set_level(account, placement.level, placement.is_tenant);
-        self.ledger.set_limits(account, placement.limits);
+        let _placing = self.placing.lock();
+        self.ledger
+            .set_limits(account, account.overrides().over(placement.limits));
     }
 
     fn entry(&self, node: &Arc<Node>, stat: &Statx) -> FsResult<Entry> {
@@ -213,7 +216,7 @@ impl FileSystem {
 
     /// Answers a refusal: logged once per burst.
     pub(super) fn refused(&self, refusal: &crate::quota::Refusal) -> Errno {
-        self.refusals.note(refusal, self.clock.monotonic());
+        self.refusals.note(refusal, self.clock.monotonic(), self.clock.now());
         Errno(refusal.errno())
     }
 }

@@ -6,9 +6,11 @@
 //! 3. `FileNode::sync_turn` of one file
 //! 4. `FileNode::state` of one file (rename: of source and target, under the tree lock)
 //! 5. `Links` table, `Committer` list
-//! 6. the ledger's admission lock
+//! 6. `placing` (what an account's limits are)
+//! 7. the ledger's admission lock
 //!
-//! 3 and 4 may be held over I/O on that one file; 5 and 6 never. No `DashMap` guard is held over I/O,
+//! 3 and 4 may be held over I/O on that one file; 5 to 7 never. `limits_turn`, held while an administrator sets a limit, is
+//! taken before all of them. No `DashMap` guard is held over I/O,
 //! over another map access, or when a method returns. The kernel keeps requests that change one
 //! directory apart; what the daemon changes by itself goes through the same calls.
 
@@ -28,6 +30,7 @@ mod hashing;
 mod links;
 mod lookup;
 mod node;
+mod quota_xattr;
 mod refusals;
 mod remove;
 mod rename;
@@ -123,6 +126,8 @@ pub struct Parts {
     pub unsealed_files_max: usize,
     /// Owner of the daemon process, to whom new inodes belong before they are given away.
     pub daemon: Caller,
+    /// Group whose members may set limits; without one, root alone.
+    pub administrators: Option<u32>,
 }
 
 /// The file system: one call for each request.
@@ -137,6 +142,7 @@ pub struct FileSystem {
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
     daemon: Caller,
+    administrators: Option<u32>,
     write_options: WriteOptions,
     refusals: refusals::Refusals,
     committer: committer::Committer,
@@ -145,6 +151,8 @@ pub struct FileSystem {
     known_heads: Arc<dyn KnownHeads>,
     date_dirs: date_dirs::DateDirs,
     tree_lock: Mutex<()>,
+    limits_turn: Mutex<()>,
+    placing: Mutex<()>,
     stopping: AtomicBool,
 }
 

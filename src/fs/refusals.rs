@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::id::Ino;
-use crate::quota::{Meter, Refusal};
+use crate::quota::Refusal;
 
 /// Refusals of one account and meter closer together than this are one burst.
 const BURST: Duration = Duration::from_secs(30);
@@ -20,15 +20,39 @@ struct Burst {
     unlogged_count: u64,
 }
 
+/// A refusal and when it was, since 1970.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub refusal: Refusal,
+    pub at: Duration,
+}
+
 /// Who was refused lately.
 #[derive(Default)]
 pub struct Refusals {
-    bursts: Mutex<HashMap<(Ino, u8), Burst>>,
+    bursts: Mutex<HashMap<(Ino, &'static str), Burst>>,
+    last: Mutex<HashMap<Ino, Refused>>,
 }
 
 impl Refusals {
-    /// Logs a refusal unless its burst was logged already.
-    pub fn note(&self, refusal: &Refusal, now: Duration) {
+    /// The last one by an account.
+    pub fn last(&self, account: Ino) -> Option<Refused> {
+        self.last.lock().get(&account).cloned()
+    }
+
+    fn remember(&self, refusal: &Refusal, at: Duration) {
+        let mut last = self.last.lock();
+        if last.len() >= REMEMBERED_COUNT && !last.contains_key(&refusal.account) {
+            let oldest = last.iter().min_by_key(|(_, refused)| refused.at).map(|(&ino, _)| ino);
+            oldest.and_then(|ino| last.remove(&ino));
+        }
+        let refusal = refusal.clone();
+        last.insert(refusal.account, Refused { refusal, at });
+    }
+
+    /// Remembers a refusal, and logs it unless its burst was logged already. `now` is of any clock, `at` since 1970.
+    pub fn note(&self, refusal: &Refusal, now: Duration, at: Duration) {
+        self.remember(refusal, at);
         let Some(unlogged) = self.is_news(refusal, now) else {
             return;
         };
@@ -40,12 +64,7 @@ impl Refusals {
     }
 
     fn is_news(&self, refusal: &Refusal, now: Duration) -> Option<u64> {
-        let meter = match refusal.meter {
-            Meter::Bytes => 0,
-            Meter::Files => 1,
-            Meter::Dirs => 2,
-            Meter::FileSize => 3,
-        };
+        let meter = refusal.meter.key();
         let mut bursts = self.bursts.lock();
         if bursts.len() >= REMEMBERED_COUNT {
             bursts.retain(|_, burst| now.saturating_sub(burst.logged_at) < BURST);
@@ -64,6 +83,7 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::Meter;
 
     #[test]
     fn a_burst_is_one_line_and_the_next_one_tells_how_many_there_were() {

@@ -14,7 +14,6 @@ use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node, Nodes, Pin};
 use crate::fs::{FileSystem, MultiLink, Parts, baseline, committer, date_dirs, handles, hashing, links, refusals};
 use crate::id::Ino;
-use crate::quota::Account;
 use crate::store::sealed_file::{SealedFile, WriteOptions};
 use crate::store::tree::{Anchor, stat_fd};
 use crate::units::Meters;
@@ -52,6 +51,7 @@ impl FileSystem {
             config: parts.config,
             clock: parts.clock,
             daemon: parts.daemon,
+            administrators: parts.administrators,
             refusals: refusals::Refusals::default(),
             committer: committer::Committer::new(parts.unsealed_files_max),
             notes: baseline::Notes::default(),
@@ -59,6 +59,8 @@ impl FileSystem {
             known_heads: parts.known_heads,
             date_dirs: date_dirs::DateDirs::default(),
             tree_lock: Mutex::new(()),
+            limits_turn: Mutex::new(()),
+            placing: Mutex::new(()),
             stopping: AtomicBool::new(false),
         })
     }
@@ -205,11 +207,8 @@ impl FileSystem {
 
     /// Gives every account the level and limits of its path.
     pub fn place_all(&self) {
-        let root: Arc<Account> = self.ledger.root().clone();
         for account in self.ledger.accounts() {
-            if account.ino() != root.ino() {
-                self.place(&account);
-            }
+            self.place(&account);
         }
     }
 

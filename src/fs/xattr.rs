@@ -1,16 +1,15 @@
 //! Extended attributes: those of users and the access control lists, as the backing file system keeps
 //! them.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::fs::acl::is_list;
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::quota_xattr::QuotaName;
 use crate::fs::{Caller, FileSystem, c_name};
 use crate::store::tree::{get_xattr, list_xattr, remove_xattr, set_xattr};
 
-/// Names that the file system keeps for itself.
-const RESERVED: [&[u8]; 2] = [b"user.tallyfs.", b"ceph."];
 /// Longest list that Linux gives.
 const LIST_BYTES_MAX: usize = 65_536;
 /// Largest value that Linux takes.
@@ -20,10 +19,13 @@ impl FileSystem {
     /// setxattr(2); `flags` as there.
     ///
     /// # Errors
-    /// EOPNOTSUPP for names of other kinds, EPERM for those that are kept for the file system itself.
+    /// EOPNOTSUPP for names of other kinds; see [`QuotaName`] for those that are kept for the file system itself.
     pub fn setxattr(&self, number: u64, name: &OsStr, value: &[u8], flags: i32, caller: Caller) -> FsResult<()> {
-        writable(name)?;
-        let (node, plain_name) = (self.nodes.get(number)?, c_name(name)?);
+        let node = self.nodes.get(number)?;
+        if let Some(quota) = QuotaName::of(name) {
+            return self.set_quota(&node, quota, value, flags, caller);
+        }
+        let plain_name = ordinary(name)?;
         node.with_path(&self.tree, |fd| {
             set_xattr(fd, &plain_name, value, flags.cast_unsigned())
         })?;
@@ -38,6 +40,10 @@ impl FileSystem {
     /// # Errors
     /// ENODATA, ERANGE; EOPNOTSUPP for names of other kinds.
     pub fn getxattr(&self, number: u64, name: &OsStr, bytes_max: usize) -> FsResult<XattrAnswer> {
+        if let Some(quota) = QuotaName::of(name) {
+            let text = self.quota_value(&self.nodes.get(number)?, quota)?;
+            return sized(text.into_bytes(), bytes_max);
+        }
         if !is_shown(name.as_bytes()) {
             // No more than setting one is: `ls -l` then asks for labels of security once, not for each file.
             return Err(Errno::EOPNOTSUPP);
@@ -62,20 +68,19 @@ impl FileSystem {
             .flatten()
             .copied()
             .collect();
-        match bytes_max {
-            0 => Ok(XattrAnswer::Size(shown.len())),
-            max if shown.len() > max => Err(Errno(libc::ERANGE)),
-            _ => Ok(XattrAnswer::Value(shown)),
-        }
+        sized(shown, bytes_max)
     }
 
     /// removexattr(2).
     ///
     /// # Errors
-    /// ENODATA; EPERM and EOPNOTSUPP as for setting.
-    pub fn removexattr(&self, number: u64, name: &OsStr) -> FsResult<()> {
-        writable(name)?;
-        let (node, name) = (self.nodes.get(number)?, c_name(name)?);
+    /// ENODATA; the others as for setting.
+    pub fn removexattr(&self, number: u64, name: &OsStr, caller: Caller) -> FsResult<()> {
+        let node = self.nodes.get(number)?;
+        if let Some(quota) = QuotaName::of(name) {
+            return self.remove_quota(&node, quota, caller);
+        }
+        let name = ordinary(name)?;
         node.with_path(&self.tree, |fd| remove_xattr(fd, &name))
     }
 }
@@ -105,15 +110,25 @@ fn answer(bytes_max: usize, mut read: impl FnMut(&mut [u8]) -> FsResult<usize>) 
     Ok(XattrAnswer::Value(value))
 }
 
-/// Names of which the mount knows: no others lead to the backing inode.
-fn is_shown(name: &[u8]) -> bool {
-    name.starts_with(b"user.") || is_list(OsStr::from_bytes(name))
+/// A value that is known, in the size that was asked for.
+fn sized(value: Vec<u8>, bytes_max: usize) -> FsResult<XattrAnswer> {
+    match bytes_max {
+        0 => Ok(XattrAnswer::Size(value.len())),
+        max if value.len() > max => Err(Errno(libc::ERANGE)),
+        _ => Ok(XattrAnswer::Value(value)),
+    }
 }
 
-fn writable(name: &OsStr) -> FsResult<()> {
-    let name = name.as_bytes();
-    if RESERVED.iter().any(|reserved| name.starts_with(reserved)) {
-        return Err(Errno::EPERM);
+/// Names of which the mount knows: no others lead to the backing inode.
+fn is_shown(name: &[u8]) -> bool {
+    let name = OsStr::from_bytes(name);
+    QuotaName::of(name).is_none() && (name.as_bytes().starts_with(b"user.") || is_list(name))
+}
+
+fn ordinary(name: &OsStr) -> FsResult<CString> {
+    if is_shown(name.as_bytes()) {
+        c_name(name)
+    } else {
+        Err(Errno::EOPNOTSUPP)
     }
-    if is_shown(name) { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }

@@ -401,7 +401,7 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment);
-        reply_empty(self.fs.removexattr(ino.0, name), reply);
+        reply_empty(self.fs.removexattr(ino.0, name, caller(request)), reply);
     }
 
     fn access(&self, request: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {

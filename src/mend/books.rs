@@ -31,6 +31,7 @@ pub(super) fn compare(subject: &Subject<'_>, done: &mut Checked) {
     let now = || -> Duration { clock.monotonic() };
     let probe = Probe {
         generation: &|fd| FileHandle::of(fd).map_or(0, |handle| handle.generation()),
+        limits: &recovery::limits_on,
         now: &now,
     };
     match recovery::scan(subject.data, probe) {

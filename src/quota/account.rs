@@ -5,6 +5,7 @@
 //! [`super::Ledger::usage`] gives that.
 
 use super::limits::{AtomicLimits, Limits};
+use super::overrides::LimitOverrides;
 use crate::id::Ino;
 use crate::units::Meters;
 use parking_lot::RwLock;
@@ -34,6 +35,8 @@ pub(super) struct Place {
     pub(super) parent: Option<Arc<Account>>,
     pub(super) name: Box<[u8]>,
     level: Option<Arc<str>>,
+    /// Most directories have none.
+    overrides: Option<Box<LimitOverrides>>,
 }
 
 impl Account {
@@ -53,6 +56,7 @@ impl Account {
                 parent,
                 name: name.into(),
                 level: None,
+                overrides: None,
             }),
         }
     }
@@ -128,6 +132,17 @@ impl Account {
     /// Its hard limits.
     pub fn limits(&self) -> Limits {
         self.limits.load()
+    }
+
+    /// Limits that were set on the directory itself, over those of its path.
+    pub fn overrides(&self) -> LimitOverrides {
+        self.place.read().overrides.as_deref().copied().unwrap_or_default()
+    }
+
+    /// Remembers what was set on the directory; [`super::Ledger::set_limits`] makes it count.
+    pub fn set_overrides(&self, overrides: LimitOverrides) {
+        let kept = (!overrides.is_none()).then(|| Box::new(overrides));
+        self.place.write().overrides = kept;
     }
 
     /// Name of its level (`tenant`, `campaign`), when a rule gives it one.

@@ -1,5 +1,6 @@
 //! Hard limits of an account, and the answer when one of them refuses.
 
+use super::overrides::LimitKey;
 use crate::id::Ino;
 use crate::units::{Meters, format_bytes};
 use std::fmt;
@@ -28,6 +29,16 @@ impl Limits {
         file_size: None,
     };
 
+    /// One of them.
+    pub fn get(&self, key: LimitKey) -> Option<u64> {
+        match key {
+            LimitKey::MaxBytes => self.bytes,
+            LimitKey::MaxFiles => self.files,
+            LimitKey::MaxDirs => self.dirs,
+            LimitKey::MaxFileSize => self.file_size,
+        }
+    }
+
     /// True when nothing is limited.
     pub fn is_none(&self) -> bool {
         *self == Self::NONE
@@ -50,6 +61,16 @@ pub enum Meter {
 impl Meter {
     /// The three that accounts count.
     pub(super) const COUNTED: [Self; 3] = [Self::Bytes, Self::Files, Self::Dirs];
+
+    /// Its name for machines.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Files => "files",
+            Self::Dirs => "dirs",
+            Self::FileSize => "file_size",
+        }
+    }
 
     /// This meter's amount; 0 for [`Meter::FileSize`], which is not counted.
     pub(super) fn of(self, meters: Meters) -> u64 {

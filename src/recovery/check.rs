@@ -130,8 +130,13 @@ fn show(path: &[u8]) -> String {
 }
 
 fn figures(row: &DirRow) -> String {
+    let limits = if row.limits.is_none() {
+        String::new()
+    } else {
+        format!(", limits {}", row.limits)
+    };
     format!(
-        "{} bytes, {} files, {} directories (inode {}, generation {}, in inode {})",
+        "{} bytes, {} files, {} directories{limits} (inode {}, generation {}, in inode {})",
         row.own.bytes, row.own.files, row.own.dirs, row.ino, row.generation, row.parent
     )
 }
@@ -147,6 +152,7 @@ fn places(rows: &[LinkRow]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::LimitOverrides;
     use crate::units::Meters;
 
     fn dir(ino: u64, parent: u64, name: &str, bytes: u64) -> DirRow {
@@ -160,6 +166,7 @@ mod tests {
                 files: 1,
                 dirs: 0,
             },
+            limits: LimitOverrides::NONE,
         }
     }
 

@@ -16,8 +16,9 @@ use rustix::io::Errno;
 use super::error::Error;
 use crate::db::{DirRow, LinkRow};
 use crate::id::Ino;
+use crate::quota::LimitOverrides;
 use crate::sealed::length::{SizeOnDisk, classify};
-use crate::store::tree::piece_len;
+use crate::store::tree::{limits_text, piece_len};
 use crate::units::Meters;
 
 /// One getdents call takes this much: some 3,000 names.
@@ -28,8 +29,21 @@ pub(super) const LISTING_BUFFER_BYTES: usize = 128 * 1024;
 pub struct Probe<'a> {
     /// Generation of a directory's inode, 0 where the file system has none.
     pub generation: &'a (dyn Fn(BorrowedFd<'_>) -> u32 + Sync),
+    /// Limits that were set on a directory.
+    pub limits: &'a (dyn Fn(BorrowedFd<'_>) -> LimitOverrides + Sync),
     /// Time on any clock that does not go back.
     pub now: &'a (dyn Fn() -> Duration + Sync),
+}
+
+/// Limits that were set on a directory, as it carries them; none, with a line in the log, where they cannot be read.
+pub fn limits_on(directory: BorrowedFd<'_>) -> LimitOverrides {
+    let read = limits_text(directory).map_err(|e| e.to_string());
+    let limits = read.and_then(|text| LimitOverrides::parse(&text.unwrap_or_default()));
+    limits.unwrap_or_else(|e| {
+        let ino = rustix::fs::fstat(directory).map_or(0, |stat| stat.st_ino);
+        log::error!("limits of directory inode {ino}: {e}; they do not count until they are set anew");
+        LimitOverrides::NONE
+    })
 }
 
 /// A file that was being written: its length is in its pages. Counted with 0 bytes; the caller

@@ -12,6 +12,6 @@ mod tests;
 
 pub use check::{Difference, compare};
 pub use error::Error;
-pub use list::{Counted, Damaged, Probe, Stats, Unclean};
+pub use list::{Counted, Damaged, Probe, Stats, Unclean, limits_on};
 pub use replay::replay;
 pub use scan::scan;

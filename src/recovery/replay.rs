@@ -235,6 +235,7 @@ impl Walk<'_> {
             parent: step.parent,
             name: step.name,
             own,
+            limits: (self.probe.limits)(opened.fd.as_fd()),
         };
         self.add(row, &step.path)
     }

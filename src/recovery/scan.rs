@@ -125,6 +125,7 @@ impl Part {
             parent,
             name,
             own: Meters::default(),
+            limits: (probe.limits)(opened.fd.as_fd()),
         };
         let below = |name: &Vec<u8>| Task::Directory {
             parent: ino,

@@ -28,6 +28,7 @@ fn birth(fd: BorrowedFd<'_>) -> u32 {
 
 const PROBE: Probe<'static> = Probe {
     generation: &birth,
+    limits: &limits_on,
     now: &|| Duration::ZERO,
 };
 
@@ -547,6 +548,7 @@ fn scan_rate() {
     for _ in 0..3 {
         let probe = Probe {
             generation: &birth,
+            limits: &limits_on,
             now: &now,
         };
         let stats = scan(data.as_fd(), probe).unwrap().stats;

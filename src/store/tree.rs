@@ -441,6 +441,42 @@ pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> io::Resu
     Ok(rustix::fs::getxattr(proc_path(fd).as_c_str(), name, buffer)?)
 }
 
+/// Where a backing directory carries the limits that were set on it; no client can name this attribute.
+const LIMITS_ATTRIBUTE: &CStr = c"user.tallyfs.limits";
+/// Longest text of limits.
+const LIMITS_BYTES_MAX: usize = 4096;
+
+/// The limits that were set on a directory, as text; `None` for most.
+///
+/// # Errors
+/// As getxattr(2), except where there is no such attribute or the file system has none at all.
+pub fn limits_text(directory: BorrowedFd<'_>) -> io::Result<Option<String>> {
+    let mut value = [0; LIMITS_BYTES_MAX];
+    match get_xattr(directory, LIMITS_ATTRIBUTE, &mut value) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&value[..bytes]).into_owned())),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Sets the limits of a directory that is open for reading; an empty text takes them away. Durable on return.
+///
+/// # Errors
+/// As setxattr(2) and fsync(2).
+pub fn set_limits_text(directory: BorrowedFd<'_>, text: &str) -> io::Result<()> {
+    fault_points::pass(Call::SetAttributes)?;
+    if text.is_empty() {
+        match remove_xattr(directory, LIMITS_ATTRIBUTE) {
+            Err(e) if e.raw_os_error() == Some(libc::ENODATA) => {}
+            other => other?,
+        }
+    } else {
+        set_xattr(directory, LIMITS_ATTRIBUTE, text.as_bytes(), 0)?;
+    }
+    fault_points::pass(Call::Sync)?;
+    Ok(rustix::fs::fsync(directory)?)
+}
+
 /// listxattr(2) on a descriptor.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod file_handle;
+pub mod groups;
 pub mod limits;
 pub mod locked_bytes;
 pub mod thread_groups;

@@ -15,7 +15,7 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const PARSERS: [Parser; 9] = [
+pub const PARSERS: [Parser; 10] = [
     Parser {
         name: "page",
         parse: pages::page,
@@ -39,6 +39,10 @@ pub const PARSERS: [Parser; 9] = [
     Parser {
         name: "units",
         parse: texts::units,
+    },
+    Parser {
+        name: "limits",
+        parse: texts::limits,
     },
     Parser {
         name: "options",

@@ -4,6 +4,7 @@ use std::fs;
 
 use tallyfs::db::{Batch, Database, DirRow, LinkRow, Totals};
 use tallyfs::id::Ino;
+use tallyfs::quota::{Bound, LimitKey, LimitOverrides};
 use tallyfs::store::dirty_log::DirtyLog;
 use tallyfs::units::Meters;
 
@@ -108,6 +109,10 @@ fn batch(bytes: &[u8]) -> Batch {
             files: number(chunk[3]),
             dirs: number(chunk[1]),
         },
+        limits: LimitOverrides::NONE.with(
+            LimitKey::MaxBytes,
+            (chunk[0] > 9).then(|| Bound::from_number(number(chunk[2]))),
+        ),
     });
     let links = bytes.chunks_exact(5).map(|chunk| LinkRow {
         ino: Ino(number(chunk[4])),

@@ -4,6 +4,7 @@ use tallyfs::config::{Config, Rule};
 use tallyfs::daemon::key_file;
 use tallyfs::daemon::options::MountOptions;
 use tallyfs::period::CivilDate;
+use tallyfs::quota::LimitOverrides;
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::units::{exact_bytes, format_bytes, parse_bytes};
 
@@ -60,6 +61,13 @@ pub fn units(bytes: &[u8]) {
     let Ok(amount) = parse_bytes(&text(bytes)) else { return };
     assert_eq!(parse_bytes(&exact_bytes(amount)).ok(), Some(amount));
     assert!(!format_bytes(amount).is_empty());
+}
+
+pub fn limits(bytes: &[u8]) {
+    let Ok(limits) = LimitOverrides::parse(&text(bytes)) else {
+        return;
+    };
+    assert_eq!(LimitOverrides::parse(&limits.to_string()), Ok(limits));
 }
 
 pub fn options(bytes: &[u8]) {

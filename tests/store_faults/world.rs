@@ -18,7 +18,7 @@ use tallyfs::fs::{
 };
 use tallyfs::id::{Fh, Ino};
 use tallyfs::quota::{Ledger, Limits};
-use tallyfs::recovery::{Probe, scan};
+use tallyfs::recovery::{Probe, limits_on, scan};
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
 use tallyfs::sealed::row_mac::SealedFields;
@@ -147,6 +147,7 @@ impl Mounted {
             config: Arc::new(config),
             clock: Arc::new(SystemClock::new()),
             unsealed_files_max: usize::MAX,
+            administrators: None,
             daemon: ROOT,
             known_heads: Arc::new(NoBaseline),
         });
@@ -674,6 +675,7 @@ impl World {
         let root = File::open(data).expect("the data directory");
         let probe = Probe {
             generation: &|fd| FileHandle::of(fd).map_or(0, |handle| handle.generation()),
+            limits: &limits_on,
             now: &|| Duration::ZERO,
         };
         let counted = scan(root.as_fd(), probe).expect("a scan");
