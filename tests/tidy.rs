@@ -48,7 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "audio", "clock", "db", "error", "id", "recovery", "sealed", "store", "sys", "units",
         ],
     ),
-    ("fuse", &["error", "fs", "id", "metrics", "units"]),
+    ("fuse", &["clock", "error", "fs", "id", "metrics", "units"]),
     (
         "daemon",
         &[

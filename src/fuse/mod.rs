@@ -5,6 +5,7 @@
 
 mod adapter;
 mod convert;
+mod look_out;
 mod readers;
 mod session;
 mod sync_gate;

@@ -2,7 +2,7 @@
 //!
 //! If all threads that serve wait in read(2), the kernel wakes for each request the one that has slept longest,
 //! on a core that has to be woken too. With one that waits, client and thread stay close to each other: twice as
-//! many requests a second for one client. So a thread that has answered reads again only if nobody else waits for
+//! many requests a second for one client; it looks out for the next one before it sleeps ([`LookOut`]). So a thread that has answered reads again only if nobody else waits for
 //! the kernel; otherwise it rests here, and is called
 //! - when requests overlap (the crowd): then all read, and each request has a thread at once;
 //! - before a request that takes long by its nature;
@@ -21,6 +21,9 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::clock::SystemClock;
+use crate::fuse::look_out::LookOut;
 
 /// Between two looks of the watch while there are requests.
 const TICK: Duration = Duration::from_millis(2);
@@ -72,6 +75,9 @@ struct Shared {
     /// [`RECHECK`].
     recheck: Duration,
     closed: AtomicBool,
+    /// Of the one that is about to read.
+    look_out: LookOut,
+    clock: SystemClock,
 }
 
 #[derive(Default)]
@@ -138,6 +144,8 @@ impl Readers {
                 wake: Condvar::new(),
                 recheck,
                 closed: AtomicBool::new(false),
+                look_out: LookOut::default(),
+                clock: SystemClock::new(),
             }),
             is_single: threads == 1,
             watch: None,
@@ -199,7 +207,10 @@ impl Drop for Turn<'_> {
             .store(readers.shared.is_request_waiting(), Ordering::Relaxed);
         if counts.is_crowded() {
             counts.reading.fetch_add(1, Ordering::SeqCst);
-        } else if !counts.be_the_reader() {
+        } else if counts.be_the_reader() {
+            let shared = &readers.shared;
+            shared.look_out.look(&shared.clock, || shared.is_request_waiting());
+        } else {
             readers.shared.rest();
         }
     }
