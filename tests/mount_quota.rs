@@ -252,3 +252,38 @@ fn the_last_refusal_tells_who_refused_what() {
         Errno::NODATA,
     );
 }
+
+#[test]
+fn a_directory_that_is_put_into_the_store_brings_its_limits() {
+    let mut mount = Mount::with_config(RULES);
+    let backing = mount.store().join("data/restored");
+    for live in [true, false] {
+        if !live {
+            fs::remove_dir(mount.path("restored")).expect("it goes");
+            mount.stop();
+        }
+        fs::create_dir(&backing).expect("somebody restores a backup");
+        setxattr(&backing, "user.tallyfs.limits", b"max_bytes=10KiB", XattrFlags::empty()).expect("with attributes");
+        if !live {
+            fs::remove_file(mount.store().join("tallyfs.db")).expect("without the database");
+            mount.start();
+        }
+        says(&mount.path("restored"), MAX_BYTES, "10240");
+    }
+}
+
+#[test]
+fn limits_that_cannot_be_read_are_named_and_can_be_set_anew() {
+    let mut mount = Mount::with_config(RULES);
+    let acme = mount.dir("acme");
+    mount.stop();
+    let backing = mount.store().join("data/acme");
+    setxattr(&backing, "user.tallyfs.limits", b"max_bytes=lots", XattrFlags::empty()).expect("somebody breaks it");
+    fs::remove_file(mount.store().join("tallyfs.db")).expect("without the database");
+    mount.start();
+    assert!(mount.log().contains("'lots' is not a byte count"), "{}", mount.log());
+    refused(get(&acme, MAX_BYTES), Errno::NODATA);
+    set(&acme, MAX_BYTES, "5Ki").expect("root sets limits");
+    mount.remount();
+    says(&acme, MAX_BYTES, "5120");
+}

@@ -34,6 +34,9 @@ pub enum Command {
     Status(StatusArgs),
     /// Say how much a store, or a directory in a mount, holds
     Usage(UsageArgs),
+    /// Read and set limits of directories in a mount
+    #[command(subcommand)]
+    Quota(QuotaCommand),
     /// Check a store that is not mounted: structure, lengths, keys, copies, usage
     Fsck(FsckArgs),
     /// Read everything, beside a mount or without one: every page, every hash, old copies put back
@@ -94,6 +97,46 @@ pub struct UsageArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The commands of `quota`.
+#[derive(Subcommand, Debug)]
+pub enum QuotaCommand {
+    /// Say what a directory uses, its limits, and who refused last
+    Get {
+        /// A directory in a mount
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set limits of a directory; they count at once
+    Set {
+        /// A directory in a mount
+        dir: PathBuf,
+        /// max_bytes, max_files, max_dirs or max_file_size, and a size such as 5GiB, a count, `none`, or `default` for the
+        /// configuration's
+        #[arg(value_name = "LIMIT=VALUE", required = true)]
+        limits: Vec<String>,
+    },
+    /// List a directory and those below it with usage and limits
+    Report(QuotaReportArgs),
+}
+
+/// Arguments of `quota report`.
+#[derive(Args, Debug)]
+pub struct QuotaReportArgs {
+    /// A mount point, or a directory in a mount
+    pub dir: PathBuf,
+    /// How many levels below DIR
+    #[arg(long, value_name = "LEVELS", default_value_t = 1)]
+    pub depth: u32,
+    /// Print JSON
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Print CSV
+    #[arg(long)]
+    pub csv: bool,
 }
 
 /// Where the key comes from.

@@ -7,12 +7,14 @@ mod args;
 mod exit;
 mod figures;
 mod fsck;
+mod quota;
 mod report;
 mod request;
 mod salvage;
 mod scrub;
 mod status;
 mod subject;
+mod table;
 mod usage;
 
 use std::io::{self, Write};
@@ -70,6 +72,7 @@ fn run(command: Command) -> Result<Code, Failure> {
             let usage = usage::read(&args.path)?;
             print(&if args.json { usage.json() } else { usage.text() })
         }
+        Command::Quota(command) => quota::run(&command),
         Command::CheckConfig { file } => print(&request::read_config(&file)?.to_toml()),
     }
 }

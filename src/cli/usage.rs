@@ -2,7 +2,6 @@
 //!
 //! Finds out what a path means, asks `figures`, and prints a table or JSON.
 
-use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use serde::Serialize;
 
 use super::exit::{Code, Failure};
 use super::figures::Stored;
+use super::table::table;
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::layout::{LayoutError, StorePaths};
 use crate::daemon::mount_table::{FS_TYPE, MountTable};
@@ -132,7 +132,7 @@ fn find(path: &Path) -> Result<Subject, Failure> {
 }
 
 /// `2026-11-21T14:03:59Z`.
-fn timestamp(unix_s: u64) -> String {
+pub fn timestamp(unix_s: u64) -> String {
     let day = CivilDate::from_unix_s(unix_s.cast_signed()).day_key();
     let (hours, minutes, seconds) = (unix_s / 3600 % 24, unix_s / 60 % 60, unix_s % 60);
     format!("{day}T{hours:02}:{minutes:02}:{seconds:02}Z")
@@ -168,26 +168,6 @@ impl Usage {
         }
         text
     }
-}
-
-/// Columns as wide as their widest cell; the first to the left, figures to the right.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let mut line = format!("{:<1$}", row[0], widths[0]);
-        for (cell, width) in row.iter().zip(widths).skip(1) {
-            let _ = write!(line, "  {cell:>width$}"); // a String takes all
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]
