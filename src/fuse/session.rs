@@ -76,7 +76,11 @@ impl Session {
     /// # Errors
     /// When the connection breaks otherwise.
     pub fn run(self) -> io::Result<()> {
-        self.inner.run()
+        match self.inner.run() {
+            // A request was being read in the moment in which the mount went: the end, as ENODEV is.
+            Err(e) if e.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+            ended => ended,
+        }
     }
 }
 
