@@ -16,8 +16,10 @@ use super::{print, usage};
 use crate::quota::LimitKey;
 use crate::units::format_bytes;
 
-/// In front of the name of each limit.
+/// In front of the name of each attribute.
 const PREFIX: &str = "user.tallyfs.quota.";
+/// Stands for the configuration's limit.
+const DEFAULT: &str = "default";
 /// Largest value of an attribute that Linux gives.
 const VALUE_BYTES_MAX: usize = 65_536;
 
@@ -111,9 +113,6 @@ fn set(dir: &Path, limits: &[String]) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// Stands for the configuration's limit.
-const DEFAULT: &str = "default";
-
 fn refused(dir: &Path, e: Errno) -> Failure {
     let why = match e {
         Errno::PERM => "only root and members of the group `access.administrators` set limits".to_owned(),
@@ -163,7 +162,7 @@ fn collect(dir: &Path, depth: u32, accounts: &mut Vec<Account>) -> Result<(), Fa
 
 fn read(dir: &Path) -> Result<Account, Failure> {
     let mut value = vec![0; VALUE_BYTES_MAX];
-    let bytes = getxattr(dir, "user.tallyfs.quota.json", &mut value).map_err(|e| match e {
+    let bytes = getxattr(dir, format!("{PREFIX}json"), &mut value).map_err(|e| match e {
         Errno::NODATA | Errno::OPNOTSUPP => Failure::new(
             Code::Store,
             format!("{}: not a directory in a mount of TallyFS", dir.display()),

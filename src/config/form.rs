@@ -4,8 +4,7 @@
 
 use super::rule::{Rule, parse_path};
 use super::{Access, Config, ConfigError, Durability, Exception, KeySource, Service, default_rules};
-use crate::quota::{Bound, LimitOverrides, Limits};
-use crate::units::{exact_bytes, parse_bytes};
+use crate::quota::{Bound, LimitKey, LimitOverrides, Limits};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashSet};
@@ -145,7 +144,7 @@ impl<'de> Deserialize<'de> for BytesForm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let visitor = BoundVisitor {
             expecting: "a byte count such as \"10GiB\" or 500000, or \"none\" (also 0) for no limit",
-            read: |text| parse_bytes(text).map_err(|error| error.to_string()),
+            key: LimitKey::MaxBytes,
         };
         deserializer.deserialize_any(visitor).map(Self)
     }
@@ -155,10 +154,7 @@ impl<'de> Deserialize<'de> for CountForm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let visitor = BoundVisitor {
             expecting: "a whole number, or \"none\" (also 0) for no limit",
-            read: |text| {
-                text.parse()
-                    .map_err(|_| format!("'{text}' is no whole number; allowed: 10000, or \"none\""))
-            },
+            key: LimitKey::MaxFiles,
         };
         deserializer.deserialize_any(visitor).map(Self)
     }
@@ -166,7 +162,8 @@ impl<'de> Deserialize<'de> for CountForm {
 
 struct BoundVisitor {
     expecting: &'static str,
-    read: fn(&str) -> Result<u64, String>,
+    /// Whose texts are read; those of all sizes are alike, and those of all counts.
+    key: LimitKey,
 }
 
 impl Visitor<'_> for BoundVisitor {
@@ -187,19 +184,13 @@ impl Visitor<'_> for BoundVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Bound, E> {
-        if text == "none" {
-            return Ok(Bound::Unlimited);
-        }
-        (self.read)(text).map(Bound::from_number).map_err(E::custom)
+        self.key.parse(text).map_err(E::custom)
     }
 }
 
 impl Serialize for BytesForm {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Bound::Unlimited => serializer.serialize_str("none"),
-            Bound::At(bytes) => serializer.serialize_str(&exact_bytes(bytes)),
-        }
+        serializer.serialize_str(&LimitKey::MaxBytes.exact(self.0))
     }
 }
 

@@ -17,7 +17,6 @@ pub fn ledger_of(rows: &[DirRow], root_ino: Ino, mount: Limits) -> Arc<Ledger> {
             ledger.load_own(ledger.root(), row.own);
             ledger.root().set_generation(row.generation);
             ledger.root().set_overrides(row.limits);
-            ledger.set_limits(ledger.root(), row.limits.over(mount));
         } else {
             children.entry(row.parent).or_default().push(row);
         }

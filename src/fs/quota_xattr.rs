@@ -146,11 +146,11 @@ impl FileSystem {
         }))
     }
 
-    /// Sets a limit of a directory, or with an empty value takes it away. Durable on return.
+    /// Sets a limit of a directory. Durable on return.
     ///
     /// # Errors
     /// EPERM for anyone but administrators; EINVAL for what is no limit; EOPNOTSUPP for what cannot be set; EEXIST and
-    /// ENODATA as the flags ask; errors of the disk, and then nothing changed.
+    /// ENODATA as the flags ask; errors of the disk, after which the old limit counts until the next start takes what the disk has.
     pub(super) fn set_quota(
         &self,
         node: &Arc<Node>,

@@ -1,9 +1,9 @@
 //! Keeps one thread waiting for the kernel's next request, and the others out of its way.
 //!
 //! If all threads that serve wait in read(2), the kernel wakes for each request the one that has slept longest,
-//! on a core that has to be woken too. With one that waits, client and thread stay close to each other: twice as
-//! many requests a second for one client; it looks out for the next one before it sleeps ([`LookOut`]). So a thread that has answered reads again only if nobody else waits for
-//! the kernel; otherwise it rests here, and is called
+//! on a core that has to be woken too. With one that waits, which looks out for a moment before it sleeps ([`LookOut`]),
+//! client and thread stay close to each other: twice as many requests a second for one client. So a thread that has
+//! answered reads again only if nobody else waits for the kernel; otherwise it rests here, and is called
 //! - when requests overlap (the crowd): then all read, and each request has a thread at once;
 //! - before a request that takes long by its nature;
 //! - by the watch, when the only thread at work is at it for longer than a tick: a disk that hangs holds up nobody

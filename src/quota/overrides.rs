@@ -73,12 +73,13 @@ impl LimitKey {
             Self::MaxBytes | Self::MaxFileSize => parse_bytes(text).map_err(|e| e.to_string())?,
             Self::MaxFiles | Self::MaxDirs => text
                 .parse()
-                .map_err(|_| format!("'{text}' is no whole number; allowed: 10000, or none"))?,
+                .map_err(|_| format!("'{text}' is no whole number; allowed: 10000, or \"none\""))?,
         };
         Ok(Bound::from_number(number))
     }
 
-    fn exact(self, bound: Bound) -> String {
+    /// The shortest text that reads back as exactly this limit.
+    pub fn exact(self, bound: Bound) -> String {
         match bound {
             Bound::Unlimited => "none".to_owned(),
             Bound::At(number) => match self {
