@@ -2,6 +2,7 @@
 //!
 //! Every byte is counted before it exists and sealed as it is written. ARCHITECTURE.md has the map.
 
+pub mod admin;
 pub mod audio;
 pub mod cli;
 pub mod clock;

@@ -213,6 +213,34 @@ impl fmt::Display for Meters {
     }
 }
 
+/// Units of time and their seconds, the largest first.
+const TIME_UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+
+/// Reads a time: seconds, or a whole number with `d`, `h`, `m` or `s`.
+///
+/// # Errors
+/// Says what would be allowed.
+pub fn parse_seconds(text: &str) -> Result<u64, String> {
+    let trimmed = text.trim();
+    let found = TIME_UNITS
+        .iter()
+        .find_map(|(unit, unit_s)| Some((trimmed.strip_suffix(unit)?, *unit_s)));
+    let (number, unit_s) = found.unwrap_or((trimmed, 1));
+    let digits = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    let seconds = digits.then(|| number.parse().ok().and_then(|number: u64| number.checked_mul(unit_s)));
+    seconds
+        .flatten()
+        .ok_or_else(|| format!("'{text}' is no time; allowed: whole numbers with d, h, m or s, such as 7d or 90m"))
+}
+
+/// The shortest text that reads back as exactly these seconds.
+pub fn exact_seconds(seconds: u64) -> String {
+    let fits = |unit_s: u64| seconds > 0 && seconds.is_multiple_of(unit_s);
+    let found = TIME_UNITS.iter().find(|(_, unit_s)| fits(*unit_s));
+    let (unit, unit_s) = found.copied().unwrap_or(("s", 1));
+    format!("{}{unit}", seconds / unit_s)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +311,22 @@ mod tests {
         fn exact_text_reads_back(bytes in any::<u64>(), shift in 0_u32..64) {
             let bytes = bytes >> shift << (shift / 2);
             prop_assert_eq!(parse_bytes(&exact_bytes(bytes)), Ok(bytes));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn times_read_back(seconds in any::<u64>()) {
+            prop_assert_eq!(parse_seconds(&exact_seconds(seconds)), Ok(seconds));
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_and_without_a_unit() {
+        let read = ["7d", "90m", " 12 ", "0s"].map(parse_seconds);
+        assert_eq!(read, [Ok(604_800), Ok(5400), Ok(12), Ok(0)]);
+        for text in ["", "d", "1.5h", "-1d", "+1d", "7w", "999999999999999999d"] {
+            assert!(parse_seconds(text).unwrap_err().contains("7d"), "{text}");
         }
     }
 }

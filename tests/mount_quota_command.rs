@@ -45,7 +45,7 @@ fn limits_are_set_shown_and_taken_back() {
     assert_eq!(told["used"], json!({"bytes": 4096, "files": 2, "dirs": 0}));
     assert_eq!(
         told["set"],
-        json!({"max_bytes": 4096, "max_files": 2, "max_dirs": "none", "max_file_size": null})
+        json!({"max_bytes": 4096, "max_files": 2, "max_dirs": "none"})
     );
     run(
         tallyfs(),

@@ -86,7 +86,7 @@ fn files_on_disk(mount: &Mount) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 waiting.push(path);
-            } else {
+            } else if path.is_file() {
                 found.push(path);
             }
         }

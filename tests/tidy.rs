@@ -48,19 +48,25 @@ const LAYERS: &[(&str, &[&str])] = &[
             "audio", "clock", "db", "error", "id", "recovery", "sealed", "store", "sys", "units",
         ],
     ),
+    (
+        "admin",
+        &[
+            "clock", "config", "db", "fs", "id", "metrics", "period", "quota", "sys", "units",
+        ],
+    ),
     ("fuse", &["clock", "error", "fs", "id", "metrics", "units"]),
     (
         "daemon",
         &[
-            "audio", "clock", "config", "db", "error", "event", "fs", "fuse", "id", "mend", "metrics", "period",
-            "quota", "recovery", "sealed", "store", "sync", "sys", "units",
+            "admin", "audio", "clock", "config", "db", "error", "event", "fs", "fuse", "id", "mend", "metrics",
+            "period", "quota", "recovery", "sealed", "store", "sync", "sys", "units",
         ],
     ),
     (
         "cli",
         &[
-            "audio", "clock", "config", "daemon", "db", "error", "event", "fs", "fuse", "id", "mend", "metrics",
-            "period", "quota", "recovery", "sealed", "store", "sync", "sys", "units",
+            "admin", "audio", "clock", "config", "daemon", "db", "error", "event", "fs", "fuse", "id", "mend",
+            "metrics", "period", "quota", "recovery", "sealed", "store", "sync", "sys", "units",
         ],
     ),
 ];

@@ -12,6 +12,11 @@ Environment:
   RECORDINGS_PATH  mount point, where none is named
   MAX_STORAGE_GB   limit in units of 2^30 bytes, where --limit is not given
   ENCRYPTION_KEY   the key as 64 hex digits, where --key-file is not given
+  QUOTA_DATA_DIR   store, where none is named
+  QUOTA_HOST, QUOTA_PORT                                 `admin.listen` of the configuration
+  DEFAULT_MESSAGE_LIMIT, DEFAULT_BANDWIDTH_LIMIT_GB, ENABLE_AUTO_RESET   `[tracker]` of the configuration
+  BUCKET_QUOTA_BYTES   max_bytes of every tenant that has none in the configuration
+  PERSISTENCE_INTERVAL_SECS, QUOTA_FLUSH_INTERVAL_MS     taken, without effect: usage is saved every second
   RUST_LOG         what is logged to standard error: error, warn, info (default)";
 
 /// A file system for call recordings: counts every byte before it exists and seals it as it is
@@ -37,6 +42,17 @@ pub enum Command {
     /// Read and set limits of directories in a mount
     #[command(subcommand)]
     Quota(QuotaCommand),
+    /// Make a token for the HTTP interface, and the lines of the configuration that let it in
+    Token {
+        /// Its name, for the log
+        name: String,
+        /// What it may do: read, quota (feed counters), admin (set limits)
+        #[arg(long = "scope", value_name = "SCOPE", default_value = "read")]
+        scopes: Vec<String>,
+        /// The only tenant that it may ask about
+        #[arg(long)]
+        tenant: Option<String>,
+    },
     /// Check a store that is not mounted: structure, lengths, keys, copies, usage
     Fsck(FsckArgs),
     /// Read everything, beside a mount or without one: every page, every hash, old copies put back
@@ -54,6 +70,7 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct MountArgs {
     /// Directory with the sealed recordings
+    #[arg(env = "QUOTA_DATA_DIR")]
     pub store: PathBuf,
     /// Directory where the recordings appear
     #[arg(env = "RECORDINGS_PATH")]
@@ -114,13 +131,69 @@ pub enum QuotaCommand {
     Set {
         /// A directory in a mount
         dir: PathBuf,
-        /// max_bytes, max_files, max_dirs or max_file_size, and a size such as 5GiB, a count, `none`, or `default` for the
-        /// configuration's
+        /// max_bytes, max_files, max_dirs, max_file_size, soft_bytes, soft_files, grace, day.max_files, day.max_bytes,
+        /// month.max_files or month.max_bytes, and a size such as 5GiB, a count, a time such as 7d, `none`, or `default` for
+        /// the configuration's
         #[arg(value_name = "LIMIT=VALUE", required = true)]
         limits: Vec<String>,
     },
     /// List a directory and those below it with usage and limits
     Report(QuotaReportArgs),
+    /// List tenants, the mount, and directories with limits; asks the running daemon
+    List {
+        /// What to list.
+        #[command(flatten)]
+        args: AskArgs,
+        /// Accounts of this level alone, such as `tenant`
+        #[arg(long)]
+        level: Option<String>,
+    },
+    /// List what needs attention: full, over a soft limit, near a limit; ends with 1 when there is something
+    Check(AskArgs),
+    /// Show the fullest accounts, again and again
+    Top {
+        /// Whom to ask.
+        #[command(flatten)]
+        args: AskArgs,
+        /// Seconds between two looks
+        #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+        interval: u64,
+        /// So many looks, then end; 0 = until it is stopped
+        #[arg(long, value_name = "TIMES", default_value_t = 0)]
+        times: u64,
+    },
+    /// Begin the day and the month of a directory anew
+    Reset(AskArgs),
+    /// Usage day by day, the newest first
+    History {
+        /// Whom to ask about.
+        #[command(flatten)]
+        args: AskArgs,
+        /// So many days back
+        #[arg(long, default_value_t = 30)]
+        days: u32,
+    },
+    /// Print the limits that were set on directories, as `load` reads them
+    Dump(AskArgs),
+    /// Set the limits of a dump, read from standard input
+    Load(AskArgs),
+}
+
+/// Whom to ask.
+#[derive(Args, Debug)]
+pub struct AskArgs {
+    /// A store, a mount point, or a directory in a mount
+    #[arg(value_name = "STORE|DIR")]
+    pub path: PathBuf,
+    /// The daemon's socket, where `admin.socket` names another one than STORE/admin.sock
+    #[arg(long, value_name = "FILE")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Print CSV
+    #[arg(long)]
+    pub csv: bool,
 }
 
 /// Arguments of `quota report`.

@@ -4,10 +4,12 @@
 #![expect(clippy::disallowed_methods, reason = "arguments and environment are read here")]
 
 mod args;
+mod client;
 mod exit;
 mod figures;
 mod fsck;
 mod quota;
+mod quota_ask;
 mod report;
 mod request;
 mod salvage;
@@ -15,7 +17,9 @@ mod scrub;
 mod status;
 mod subject;
 mod table;
+mod token;
 mod usage;
+mod variables;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -73,6 +77,7 @@ fn run(command: Command) -> Result<Code, Failure> {
             print(&if args.json { usage.json() } else { usage.text() })
         }
         Command::Quota(command) => quota::run(&command),
+        Command::Token { name, scopes, tenant } => token::run(&name, &scopes, tenant),
         Command::CheckConfig { file } => print(&request::read_config(&file)?.to_toml()),
     }
 }

@@ -1,6 +1,7 @@
 //! `tallyfs quota`: limits of directories in a mount, through their extended attributes; so the figures are those of
 //! the file system itself, of now, and its rights hold.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::args::{QuotaCommand, QuotaReportArgs};
 use super::exit::{Code, Failure};
 use super::table::table;
-use super::{print, usage};
-use crate::quota::LimitKey;
+use super::{print, quota_ask};
+use crate::period::timestamp;
+use crate::quota::{LimitKey, LimitUnit};
 use crate::units::format_bytes;
 
 /// In front of the name of each attribute.
@@ -25,16 +27,19 @@ const VALUE_BYTES_MAX: usize = 65_536;
 
 /// What `user.tallyfs.quota.json` tells of a directory.
 #[derive(Deserialize, Serialize, PartialEq, Eq, Debug)]
-struct Account {
+pub(super) struct Account {
     /// In the mount, from its root on.
     path: String,
     level: Option<String>,
     is_tenant: bool,
     used: Used,
-    /// In force.
-    limits: Limits<Option<u64>>,
+    /// In force, by name.
+    limits: BTreeMap<String, Option<u64>>,
     /// Set on the directory itself: a number, `"none"`, or nothing.
-    set: Limits<serde_json::Value>,
+    set: BTreeMap<String, serde_json::Value>,
+    grace_ends: GraceEnds,
+    /// `None` where periods are not counted.
+    period: Option<Period>,
     last_refusal: Option<Refusal>,
 }
 
@@ -45,25 +50,49 @@ struct Used {
     dirs: u64,
 }
 
+/// When the grace of a soft limit ends that is passed, in seconds since 1970.
 #[derive(Deserialize, Serialize, PartialEq, Eq, Debug)]
-#[expect(clippy::struct_field_names, reason = "they are the names of the attributes")]
-struct Limits<T> {
-    max_bytes: T,
-    max_files: T,
-    max_dirs: T,
-    max_file_size: T,
+struct GraceEnds {
+    bytes: Option<i64>,
+    files: Option<i64>,
+}
+
+#[derive(Deserialize, Serialize, PartialEq, Eq, Debug)]
+struct Period {
+    time_zone: String,
+    date: String,
+    day: PeriodUsed,
+    month: PeriodUsed,
+}
+
+#[derive(Deserialize, Serialize, PartialEq, Eq, Debug)]
+struct PeriodUsed {
+    files: u64,
+    bytes: u64,
+    /// Seconds since 1970.
+    ends: i64,
 }
 
 #[derive(Deserialize, Serialize, PartialEq, Eq, Debug)]
 struct Refusal {
     path: String,
     meter: String,
+    reason: String,
+    /// When the limit begins anew, seconds since 1970.
+    resets_at: Option<i64>,
     used: u64,
     limit: u64,
     wanted: u64,
     errno: i32,
     /// Seconds since 1970.
     at: u64,
+}
+
+/// Limits that were set on a directory.
+#[derive(Deserialize, Serialize, PartialEq, Eq, Debug)]
+pub(super) struct Dumped {
+    pub path: String,
+    pub limits: BTreeMap<String, serde_json::Value>,
 }
 
 /// Runs one of its commands.
@@ -78,6 +107,7 @@ pub fn run(command: &QuotaCommand) -> Result<Code, Failure> {
         }
         QuotaCommand::Set { dir, limits } => set(dir, limits),
         QuotaCommand::Report(args) => report(args),
+        other => quota_ask::run(other),
     }
 }
 
@@ -128,12 +158,14 @@ fn report(args: &QuotaReportArgs) -> Result<Code, Failure> {
     if args.json {
         return print(&to_json(&accounts));
     }
-    if args.csv {
-        return print(&csv(&accounts));
-    }
+    print(&if args.csv { csv(&accounts) } else { rows(&accounts) })
+}
+
+/// A table of accounts, sizes in binary units.
+pub(super) fn rows(accounts: &[Account]) -> String {
     let mut rows = vec![["", "size", "limit", "use%", "files", "limit", "use%", ""].map(String::from)];
     rows.extend(accounts.iter().map(Account::row));
-    print(&table(&rows))
+    table(&rows)
 }
 
 /// The directory and those below it, in the order of their names. One that goes meanwhile is left out.
@@ -175,21 +207,42 @@ fn read(dir: &Path) -> Result<Account, Failure> {
     })
 }
 
-fn to_json<T: Serialize>(told: &T) -> String {
+pub(super) fn to_json<T: Serialize>(told: &T) -> String {
     serde_json::to_string_pretty(told).expect("texts and numbers are JSON")
 }
 
 impl Account {
+    /// How full it is, in thousandths of its byte limit.
+    pub(super) fn fullness(&self) -> u128 {
+        let limit = self.limit(LimitKey::MaxBytes);
+        limit.map_or(0, |limit| u128::from(self.used.bytes) * 1000 / u128::from(limit.max(1)))
+    }
+
+    /// Its path and the limits that were set on it, as `load` reads them.
+    pub(super) fn dumped(&self) -> Option<Dumped> {
+        let limits = self.set.clone();
+        (!limits.is_empty()).then(|| Dumped {
+            path: self.path.clone(),
+            limits,
+        })
+    }
+
+    /// In the mount, from its root on.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What orders accounts of the same fullness.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.used.bytes
+    }
+
+    fn limit(&self, key: LimitKey) -> Option<u64> {
+        self.limits.get(key.name()).copied().flatten()
+    }
+
     fn row(&self) -> [String; 8] {
-        let (max_bytes, max_files) = (self.limits.max_bytes, self.limits.max_files);
-        let full = [
-            (self.used.bytes, max_bytes),
-            (self.used.files, max_files),
-            (self.used.dirs, self.limits.max_dirs),
-        ];
-        let is_full = full
-            .iter()
-            .any(|(used, limit)| limit.is_some_and(|limit| *used >= limit));
+        let (max_bytes, max_files) = (self.limit(LimitKey::MaxBytes), self.limit(LimitKey::MaxFiles));
         [
             self.path.clone(),
             format_bytes(self.used.bytes),
@@ -198,57 +251,95 @@ impl Account {
             self.used.files.to_string(),
             max_files.map_or_else(|| "-".into(), |limit| limit.to_string()),
             percent(self.used.files, max_files),
-            if is_full { "full".into() } else { String::new() },
+            self.flag().to_owned(),
+        ]
+    }
+
+    /// What a reader of a report should not miss.
+    fn flag(&self) -> &'static str {
+        let period = self.period.as_ref();
+        let full = [
+            (Some(self.used.bytes), LimitKey::MaxBytes),
+            (Some(self.used.files), LimitKey::MaxFiles),
+            (Some(self.used.dirs), LimitKey::MaxDirs),
+            (period.map(|period| period.day.files), LimitKey::DayMaxFiles),
+            (period.map(|period| period.day.bytes), LimitKey::DayMaxBytes),
+            (period.map(|period| period.month.files), LimitKey::MonthMaxFiles),
+            (period.map(|period| period.month.bytes), LimitKey::MonthMaxBytes),
+        ];
+        let is_full =
+            |(used, key): (Option<u64>, LimitKey)| used.zip(self.limit(key)).is_some_and(|(used, limit)| used >= limit);
+        let soft = [
+            (self.used.bytes, LimitKey::SoftBytes),
+            (self.used.files, LimitKey::SoftFiles),
+        ];
+        let is_over = |(used, key): (u64, LimitKey)| self.limit(key).is_some_and(|soft| used > soft);
+        if full.into_iter().any(is_full) {
+            "full"
+        } else if soft.into_iter().any(is_over) {
+            "over soft"
+        } else {
+            ""
+        }
+    }
+
+    /// One line of [`Account::text`].
+    fn line(&self, name: &str, used: Option<u64>, key: LimitKey) -> [String; 5] {
+        let shown = |amount: u64| match key.unit() {
+            LimitUnit::Bytes => format_bytes(amount),
+            LimitUnit::Count | LimitUnit::Time => amount.to_string(),
+        };
+        let limit = self.limit(key);
+        let is_set = self.set.get(key.name()).is_some_and(|set| !set.is_null());
+        let from = match (is_set, limit) {
+            (true, _) => "set",
+            (false, Some(_)) => "configured",
+            (false, None) => "",
+        };
+        [
+            name.to_owned(),
+            used.map(shown).unwrap_or_default(),
+            limit.map_or_else(|| "-".to_owned(), shown),
+            used.map(|used| percent(used, limit)).unwrap_or_default(),
+            from.to_owned(),
         ]
     }
 
     fn text(&self) -> String {
-        let size = |limit: Option<u64>| limit.map_or_else(|| "-".to_owned(), format_bytes);
-        let count = |limit: Option<u64>| limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string());
-        let from = |set: &serde_json::Value, limit: Option<u64>| match (set.is_null(), limit) {
-            (false, _) => "set".to_owned(),
-            (true, Some(_)) => "configured".to_owned(),
-            (true, None) => String::new(),
-        };
-        let (used, limits, set) = (&self.used, &self.limits, &self.set);
-        let rows = [
-            [
-                self.path.clone(),
-                "used".into(),
-                "limit".into(),
-                "use%".into(),
-                String::new(),
-            ],
-            [
-                "size".into(),
-                format_bytes(used.bytes),
-                size(limits.max_bytes),
-                percent(used.bytes, limits.max_bytes),
-                from(&set.max_bytes, limits.max_bytes),
-            ],
-            [
-                "files".into(),
-                used.files.to_string(),
-                count(limits.max_files),
-                percent(used.files, limits.max_files),
-                from(&set.max_files, limits.max_files),
-            ],
-            [
-                "directories".into(),
-                used.dirs.to_string(),
-                count(limits.max_dirs),
-                percent(used.dirs, limits.max_dirs),
-                from(&set.max_dirs, limits.max_dirs),
-            ],
-            [
-                "size of a file".into(),
-                String::new(),
-                size(limits.max_file_size),
-                String::new(),
-                from(&set.max_file_size, limits.max_file_size),
-            ],
+        let head = [&self.path, "used", "limit", "use%", ""].map(String::from);
+        let mut rows = vec![
+            head,
+            self.line("size", Some(self.used.bytes), LimitKey::MaxBytes),
+            self.line("files", Some(self.used.files), LimitKey::MaxFiles),
+            self.line("directories", Some(self.used.dirs), LimitKey::MaxDirs),
+            self.line("size of a file", None, LimitKey::MaxFileSize),
         ];
+        let soft = [
+            ("size, soft", self.used.bytes, LimitKey::SoftBytes),
+            ("files, soft", self.used.files, LimitKey::SoftFiles),
+        ];
+        let is_limited = |key| self.limit(key).is_some();
+        let soft = soft.into_iter().filter(|(_, _, key)| is_limited(*key));
+        rows.extend(soft.map(|(name, used, key)| self.line(name, Some(used), key)));
+        if let Some(Period { day, month, .. }) = &self.period {
+            rows.extend([
+                self.line("files today", Some(day.files), LimitKey::DayMaxFiles),
+                self.line("size today", Some(day.bytes), LimitKey::DayMaxBytes),
+                self.line("files this month", Some(month.files), LimitKey::MonthMaxFiles),
+                self.line("size this month", Some(month.bytes), LimitKey::MonthMaxBytes),
+            ]);
+        }
         let mut text = table(&rows);
+        // A String takes all.
+        for (meter, ends) in [("size", self.grace_ends.bytes), ("files", self.grace_ends.files)] {
+            if let Some(ends) = ends {
+                let ends = timestamp(ends.max(0).unsigned_abs());
+                let _ = writeln!(text, "grace of the soft limit of {meter} ends: {ends}");
+            }
+        }
+        if let Some(period) = &self.period {
+            let _ = writeln!(text, "today is {} in {}", period.date, period.time_zone);
+        }
         if let Some(last) = &self.last_refusal {
             let Refusal {
                 path,
@@ -259,8 +350,7 @@ impl Account {
                 at,
                 ..
             } = last;
-            let at = usage::timestamp(*at);
-            // A String takes all.
+            let at = timestamp(*at);
             let _ = writeln!(
                 text,
                 "last refusal: {at} by {path}, {meter}: used {used}, limit {limit}, wanted {wanted}"
@@ -281,28 +371,22 @@ fn percent(used: u64, limit: Option<u64>) -> String {
 }
 
 /// RFC 4180, sizes in bytes; an empty field is no limit.
-fn csv(accounts: &[Account]) -> String {
+pub(super) fn csv(accounts: &[Account]) -> String {
     let mut text =
         String::from("path,level,used_bytes,max_bytes,used_files,max_files,used_dirs,max_dirs,max_file_size\r\n");
-    for Account {
-        path,
-        level,
-        used,
-        limits,
-        ..
-    } in accounts
-    {
-        let limit = |limit: Option<u64>| limit.map_or_else(String::new, |limit| limit.to_string());
+    for account in accounts {
+        let used = &account.used;
+        let limit = |key| account.limit(key).map_or_else(String::new, |limit| limit.to_string());
         let fields = [
-            quoted(path),
-            quoted(level.as_deref().unwrap_or_default()),
+            quoted(&account.path),
+            quoted(account.level.as_deref().unwrap_or_default()),
             used.bytes.to_string(),
-            limit(limits.max_bytes),
+            limit(LimitKey::MaxBytes),
             used.files.to_string(),
-            limit(limits.max_files),
+            limit(LimitKey::MaxFiles),
             used.dirs.to_string(),
-            limit(limits.max_dirs),
-            limit(limits.max_file_size),
+            limit(LimitKey::MaxDirs),
+            limit(LimitKey::MaxFileSize),
         ];
         text.push_str(&fields.join(","));
         text.push_str("\r\n");
@@ -310,7 +394,7 @@ fn csv(accounts: &[Account]) -> String {
     text
 }
 
-fn quoted(field: &str) -> String {
+pub(super) fn quoted(field: &str) -> String {
     if field.contains(['"', ',', '\r', '\n']) {
         format!("\"{}\"", field.replace('"', "\"\""))
     } else {

@@ -8,11 +8,12 @@ use zeroize::Zeroizing;
 
 use super::args::MountArgs;
 use super::exit::{Code, Failure};
+use super::variables;
 use crate::config::Config;
 use crate::daemon::MountRequest;
 use crate::daemon::key_file::{self, KeyChoice};
 use crate::daemon::options::MountOptions;
-use crate::quota::Bound;
+use crate::quota::{Bound, LimitKey};
 use crate::units::parse_bytes;
 
 /// The environment as a function, so that tests have their own.
@@ -29,12 +30,14 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
         Some(path) => read_config(path)?,
         None => Config::default(),
     };
+    variables::apply(&mut config, environment)?;
     let limit = match args.limit {
         Some(limit) => Some(limit),
         None => lesser_limit(&options, environment)?,
     };
     if let Some(limit) = limit {
-        config.mount.bytes = Bound::from_number(limit).limit();
+        let bound = Some(Bound::from_number(limit));
+        config.mount.limits = config.mount.limits.with(LimitKey::MaxBytes, bound);
     }
     config
         .add_layouts(&args.layout)
@@ -92,7 +95,7 @@ fn lesser_limit(options: &MountOptions, environment: Environment) -> Result<Opti
 }
 
 /// A variable's text; an empty one counts as not set.
-fn text(environment: Environment, name: &str) -> Result<Option<String>, Failure> {
+pub(super) fn text(environment: Environment, name: &str) -> Result<Option<String>, Failure> {
     let Some(value) = environment(name).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
@@ -138,8 +141,15 @@ mod tests {
         })
     }
 
+    /// `None`: unlimited, whether or not that is written.
     fn limit(words: &[&str], variables: &[(&str, &str)]) -> Option<u64> {
-        request(words, variables).unwrap().config.mount.bytes
+        request(words, variables)
+            .unwrap()
+            .config
+            .mount
+            .limits
+            .get(LimitKey::MaxBytes)
+            .and_then(Bound::limit)
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::daemon::layout::{LayoutError, StorePaths};
 use crate::daemon::mount_table::{FS_TYPE, MountTable};
 use crate::id::Ino;
-use crate::period::CivilDate;
+use crate::period::timestamp;
 use crate::units::{Meters, format_bytes};
 
 /// What `usage` says.
@@ -129,13 +129,6 @@ fn find(path: &Path) -> Result<Subject, Failure> {
         )),
         Err(e) => Err(e.into()),
     }
-}
-
-/// `2026-11-21T14:03:59Z`.
-pub fn timestamp(unix_s: u64) -> String {
-    let day = CivilDate::from_unix_s(unix_s.cast_signed()).day_key();
-    let (hours, minutes, seconds) = (unix_s / 3600 % 24, unix_s / 60 % 60, unix_s % 60);
-    format!("{day}T{hours:02}:{minutes:02}:{seconds:02}Z")
 }
 
 impl Usage {

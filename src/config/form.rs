@@ -2,13 +2,12 @@
 //!
 //! Unknown keys are errors. What serde can see is checked while it reads, so that errors carry a line.
 
+use super::admin::{AdminForm, TrackerForm};
 use super::rule::{Rule, parse_path};
+use super::template::{ExceptionForm, LimitsForm};
 use super::{Access, Config, ConfigError, Durability, Exception, KeySource, Service, default_rules};
-use crate::quota::{Bound, LimitKey, LimitOverrides, Limits};
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde::ser::{Serialize, Serializer};
+use serde::de::{self, Deserialize, Deserializer};
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use toml::Spanned;
 
 /// Longest time between two commits.
@@ -27,19 +26,13 @@ struct FileForm {
     access: AccessForm,
     #[serde(default)]
     service: ServiceForm,
+    #[serde(default)]
+    admin: AdminForm,
+    #[serde(default)]
+    tracker: TrackerForm,
     rules: Option<Vec<RuleForm>>,
     #[serde(default)]
     exceptions: Vec<ExceptionForm>,
-}
-
-#[derive(Default, Clone, Copy, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "they are the keys of the file")]
-struct LimitsForm {
-    max_bytes: Option<BytesForm>,
-    max_files: Option<CountForm>,
-    max_dirs: Option<CountForm>,
-    max_file_size: Option<BytesForm>,
 }
 
 #[derive(serde::Deserialize, serde::Serialize)]
@@ -49,17 +42,6 @@ struct RuleForm {
     date_directories: Option<bool>,
     #[serde(default)]
     limits: BTreeMap<String, LimitsForm>,
-}
-
-/// The four limits are written out: serde cannot deny unknown keys of a flattened struct.
-#[derive(serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-struct ExceptionForm {
-    path: Spanned<String>,
-    max_bytes: Option<BytesForm>,
-    max_files: Option<CountForm>,
-    max_dirs: Option<CountForm>,
-    max_file_size: Option<BytesForm>,
 }
 
 #[derive(serde::Deserialize, serde::Serialize)]
@@ -132,114 +114,6 @@ impl Default for ServiceForm {
     }
 }
 
-/// A byte count: a number, a text with a unit, or `"none"`.
-#[derive(Clone, Copy)]
-struct BytesForm(Bound);
-
-/// A count: a number or `"none"`.
-#[derive(Clone, Copy)]
-struct CountForm(Bound);
-
-impl<'de> Deserialize<'de> for BytesForm {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let visitor = BoundVisitor {
-            expecting: "a byte count such as \"10GiB\" or 500000, or \"none\" (also 0) for no limit",
-            key: LimitKey::MaxBytes,
-        };
-        deserializer.deserialize_any(visitor).map(Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for CountForm {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let visitor = BoundVisitor {
-            expecting: "a whole number, or \"none\" (also 0) for no limit",
-            key: LimitKey::MaxFiles,
-        };
-        deserializer.deserialize_any(visitor).map(Self)
-    }
-}
-
-struct BoundVisitor {
-    expecting: &'static str,
-    /// Whose texts are read; those of all sizes are alike, and those of all counts.
-    key: LimitKey,
-}
-
-impl Visitor<'_> for BoundVisitor {
-    type Value = Bound;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expecting)
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Bound, E> {
-        let number = u64::try_from(number)
-            .map_err(|_| E::custom(format!("{number} is negative; allowed: {}", self.expecting)))?;
-        self.visit_u64(number)
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Bound, E> {
-        Ok(Bound::from_number(number))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Bound, E> {
-        self.key.parse(text).map_err(E::custom)
-    }
-}
-
-impl Serialize for BytesForm {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&LimitKey::MaxBytes.exact(self.0))
-    }
-}
-
-impl Serialize for CountForm {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Bound::Unlimited => serializer.serialize_str("none"),
-            // As text: a count above 2^63 is no TOML number.
-            Bound::At(count) => match i64::try_from(count) {
-                Ok(count) => serializer.serialize_i64(count),
-                Err(_) => serializer.serialize_str(&count.to_string()),
-            },
-        }
-    }
-}
-
-impl LimitsForm {
-    fn overrides(self) -> LimitOverrides {
-        LimitOverrides {
-            bytes: self.max_bytes.map(|form| form.0),
-            files: self.max_files.map(|form| form.0),
-            dirs: self.max_dirs.map(|form| form.0),
-            file_size: self.max_file_size.map(|form| form.0),
-        }
-    }
-
-    fn limits(self) -> Limits {
-        self.overrides().over(Limits::NONE)
-    }
-
-    fn of(limits: LimitOverrides) -> Self {
-        Self {
-            max_bytes: limits.bytes.map(BytesForm),
-            max_files: limits.files.map(CountForm),
-            max_dirs: limits.dirs.map(CountForm),
-            max_file_size: limits.file_size.map(BytesForm),
-        }
-    }
-
-    fn of_limits(limits: Limits) -> Self {
-        Self::of(LimitOverrides {
-            bytes: limits.bytes.map(Bound::At),
-            files: limits.files.map(Bound::At),
-            dirs: limits.dirs.map(Bound::At),
-            file_size: limits.file_size.map(Bound::At),
-        })
-    }
-}
-
 /// A semantic error at a place in the text.
 struct Wrong {
     at: usize,
@@ -292,7 +166,7 @@ fn check(form: FileForm) -> Result<Config, Wrong> {
         date_directory_grace_s,
     } = form.service;
     Ok(Config {
-        mount: form.mount.limits(),
+        mount: form.mount.template(),
         rules,
         exceptions: exceptions.collect::<Result<_, _>>()?,
         durability: Durability {
@@ -311,6 +185,8 @@ fn check(form: FileForm) -> Result<Config, Wrong> {
             date_directories,
             date_directory_grace_s,
         },
+        admin: form.admin.admin(),
+        tracker: form.tracker.tracker(),
     })
 }
 
@@ -324,7 +200,7 @@ fn check_rule(form: RuleForm) -> Result<Rule, Wrong> {
     let limits = form
         .limits
         .into_iter()
-        .map(|(level, limits)| (level, limits.limits()))
+        .map(|(level, limits)| (level, limits.template()))
         .collect();
     let mut rule = Rule {
         segments,
@@ -353,15 +229,8 @@ fn check_rule(form: RuleForm) -> Result<Rule, Wrong> {
 }
 
 fn check_exception(form: ExceptionForm, paths: &mut HashSet<String>) -> Result<Exception, Wrong> {
-    let at = form.path.span().start;
-    let ExceptionForm {
-        path,
-        max_bytes,
-        max_files,
-        max_dirs,
-        max_file_size,
-    } = form;
-    let path = path.into_inner();
+    let at = form.at();
+    let (path, template) = form.parts();
     let is_name = |component: &str| !matches!(component, "" | "." | "..") && !component.contains('\0');
     if !path.split('/').all(is_name) {
         let message = format!(
@@ -375,14 +244,7 @@ fn check_exception(form: ExceptionForm, paths: &mut HashSet<String>) -> Result<E
             message: format!("exceptions: path '{path}' stands twice; each directory once"),
         });
     }
-    let limits = LimitsForm {
-        max_bytes,
-        max_files,
-        max_dirs,
-        max_file_size,
-    }
-    .overrides();
-    Ok(Exception { path, limits })
+    Ok(Exception { path, template })
 }
 
 pub(super) fn to_toml(config: &Config) -> String {
@@ -397,7 +259,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         date_directory_grace_s,
     } = config.service;
     let form = FileForm {
-        mount: LimitsForm::of_limits(config.mount),
+        mount: LimitsForm::of(&config.mount),
         durability: DurabilityForm {
             commit_interval_s,
             sync_on_close,
@@ -414,8 +276,14 @@ pub(super) fn to_toml(config: &Config) -> String {
             date_directories,
             date_directory_grace_s,
         },
+        admin: AdminForm::of(&config.admin),
+        tracker: TrackerForm::of(config.tracker),
         rules: Some(config.rules.iter().map(rule_form).collect()),
-        exceptions: config.exceptions.iter().map(exception_form).collect(),
+        exceptions: config
+            .exceptions
+            .iter()
+            .map(|exception| ExceptionForm::of(&exception.path, &exception.template))
+            .collect(),
     };
     toml::to_string(&form).expect("texts, numbers and tables are TOML")
 }
@@ -424,27 +292,10 @@ fn rule_form(rule: &Rule) -> RuleForm {
     let limits = rule
         .limits
         .iter()
-        .map(|(level, limits)| (level.clone(), LimitsForm::of_limits(*limits)));
+        .map(|(level, template)| (level.clone(), LimitsForm::of(template)));
     RuleForm {
         path: Spanned::new(0..0, rule.path()),
         date_directories: Some(rule.date_directories),
         limits: limits.collect(),
-    }
-}
-
-fn exception_form(exception: &Exception) -> ExceptionForm {
-    let LimitsForm {
-        max_bytes,
-        max_files,
-        max_dirs,
-        max_file_size,
-    } = LimitsForm::of(exception.limits);
-    let path = Spanned::new(0..0, exception.path.clone());
-    ExceptionForm {
-        path,
-        max_bytes,
-        max_files,
-        max_dirs,
-        max_file_size,
     }
 }

@@ -3,14 +3,18 @@
 //! Pure: the caller reads the file and the environment, and applies overrides to the public fields. Path rules are in
 //! `rule`; a limit of 0 or `"none"` in a file is unlimited.
 
+mod admin;
 mod form;
 mod past;
 mod rule;
+mod template;
 
+pub use admin::{Admin, AdminSocket, Scope, Token, Tracker, hex};
 pub use rule::{DatePart, Rule, Segment};
+pub use template::Template;
 
 use crate::period::CivilDate;
-use crate::quota::{LimitOverrides, Limits};
+use crate::quota::{Limits, Policy};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -20,8 +24,8 @@ const DEFAULT_LAYOUTS: [&str; 3] = ["{tenant}/%Y/%m/%d", "{tenant}/archive/%Y/%b
 /// The checked configuration. `Default` is what holds without a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// Limits of the mount as a whole.
-    pub mount: Limits,
+    /// Limits of the mount as a whole; its time zone and steps of warnings are those of all places that name none.
+    pub mount: Template,
     /// Path rules, the first match decides.
     pub rules: Vec<Rule>,
     /// Limits of single directories, over those of the rules.
@@ -34,6 +38,10 @@ pub struct Config {
     pub access: Access,
     /// The daemon.
     pub service: Service,
+    /// The interface for programs.
+    pub admin: Admin,
+    /// Counters that programs feed.
+    pub tracker: Tracker,
 }
 
 /// Limits of one directory that replace those of the rule, each on its own.
@@ -42,7 +50,7 @@ pub struct Exception {
     /// Path relative to the mount.
     pub path: String,
     /// What replaces the template.
-    pub limits: LimitOverrides,
+    pub template: Template,
 }
 
 /// When data becomes durable.
@@ -104,13 +112,15 @@ impl Default for Service {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            mount: Limits::NONE,
+            mount: Template::default(),
             rules: default_rules(),
             exceptions: Vec::new(),
             durability: Durability::default(),
             key: KeySource::default(),
             access: Access::default(),
             service: Service::default(),
+            admin: Admin::default(),
+            tracker: Tracker::default(),
         }
     }
 }
@@ -149,14 +159,14 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// What the configuration says about one directory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Placement<'a> {
     /// Name of its level, when it stands where a rule has a placeholder.
     pub level: Option<&'a str>,
     /// It is a tenant.
     pub is_tenant: bool,
-    /// Its hard limits.
-    pub limits: Limits,
+    /// Its limits, where its days begin and when to warn.
+    pub policy: Policy,
 }
 
 impl Config {
@@ -193,24 +203,22 @@ impl Config {
             return Placement {
                 level: None,
                 is_tenant: false,
-                limits: self.excepted(components, self.mount),
+                policy: self.policy(components, Some(&self.mount)),
             };
         };
         let rule = self.rules.iter().find(|rule| rule.governs(components));
         let level = rule.and_then(|rule| rule.level(last));
         let is_tenant = rule.map_or(last == 0, |rule| rule.tenant_index() == Some(last));
-        let template = level
-            .zip(rule)
-            .and_then(|(level, rule)| rule.limits.get(level))
-            .copied();
+        let template = level.zip(rule).and_then(|(level, rule)| rule.limits.get(level));
         Placement {
             level,
             is_tenant,
-            limits: self.excepted(components, template.unwrap_or(Limits::NONE)),
+            policy: self.policy(components, template),
         }
     }
 
-    fn excepted(&self, components: &[&[u8]], template: Limits) -> Limits {
+    /// What the exception of a directory says over the template of its level.
+    fn policy(&self, components: &[&[u8]], level: Option<&Template>) -> Policy {
         let here = |exception: &&Exception| {
             exception
                 .path
@@ -218,10 +226,18 @@ impl Config {
                 .map(str::as_bytes)
                 .eq(components.iter().copied())
         };
-        self.exceptions
-            .iter()
-            .find(here)
-            .map_or(template, |exception| exception.limits.over(template))
+        let exception = self.exceptions.iter().find(here).map(|exception| &exception.template);
+        let mut policy = Policy {
+            limits: Limits::NONE,
+            zone: self.mount.zone.clone().unwrap_or_default(),
+            steps: self.mount.steps.unwrap_or_default(),
+        };
+        for template in [level, exception].into_iter().flatten() {
+            policy.limits = template.limits.over(policy.limits);
+            policy.zone = template.zone.clone().unwrap_or(policy.zone);
+            policy.steps = template.steps.unwrap_or(policy.steps);
+        }
+        policy
     }
 
     /// Names that have to exist in a directory today and tomorrow: the next segments of rules with date directories, on the

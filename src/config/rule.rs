@@ -3,8 +3,8 @@
 //! A rule is a list of segments, one per path component. A segment is a placeholder `{name}` (any component, an account
 //! of level `name`), `*` (any component, no level), a literal, or text with date tokens `%Y` `%m` `%d` `%b`.
 
+use super::template::Template;
 use crate::period::{CivilDate, is_month_name};
-use crate::quota::Limits;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub struct Rule {
     /// The directories of its dates always exist for a look-up.
     pub date_directories: bool,
     /// Limits by level name.
-    pub limits: BTreeMap<String, Limits>,
+    pub limits: BTreeMap<String, Template>,
 }
 
 /// What one path component has to be.

@@ -1,7 +1,8 @@
 //! Facts about the configuration.
 
 use super::*;
-use crate::quota::Bound;
+use crate::period::Zone;
+use crate::quota::{Bound, LimitKey, LimitOverrides, Steps};
 use proptest::prelude::*;
 
 fn parts(path: &str) -> Vec<&[u8]> {
@@ -63,7 +64,7 @@ max_dirs = 9
 fn limits_come_from_the_first_rule_and_exceptions_replace_them_key_by_key() {
     let config = config(FULL);
     let at = |path: &str| config.placement(&parts(path));
-    let limits = |path: &str| at(path).limits;
+    let limits = |path: &str| at(path).policy.limits;
     assert_eq!(
         limits(""),
         Limits {
@@ -217,6 +218,19 @@ fn errors_name_file_line_key_and_what_is_allowed() {
         ("[mount]\nmax_files = \"5GiB\"\n", 2, &["max_files", "10000"]),
         ("[mount]\nmax_file = 5\n", 2, &["max_file", "max_files"]),
         ("[mont]\n", 1, &["mont", "mount"]),
+        (
+            "[mount]\ntime_zone = \"Mars/Phobos\"\n",
+            2,
+            &["time_zone", "Mars/Phobos", "Europe/Berlin"],
+        ),
+        ("[mount]\nwarn_percent = [0]\n", 2, &["warn_percent", "from 1 to 100"]),
+        ("[mount]\ngrace = \"week\"\n", 2, &["grace", "7d"]),
+        ("[mount]\nday.max_file = 5\n", 2, &["max_file", "max_files"]),
+        (
+            "[[exceptions]]\npath = \"a\"\nmonth.max_bytes = \"x\"\n",
+            3,
+            &["month.max_bytes", "10GiB"],
+        ),
         ("[service]\n\nthreads = \"many\"\n", 3, &["threads", "u32"]),
         ("[[rules]]\npath = \"{tenant}/%H\"\n", 2, &["%H", "%Y %m %d %b"]),
         (
@@ -265,14 +279,77 @@ fn the_effective_form_reads_back_as_the_same() {
     assert_eq!(config(""), Config::default());
 }
 
+fn any_template() -> impl Strategy<Value = Template> {
+    let bound = proptest::option::of(prop_oneof![
+        Just(Bound::Unlimited),
+        (1_u64..u64::MAX).prop_map(Bound::At)
+    ]);
+    let bounds = proptest::collection::vec(bound, LimitKey::ALL.len());
+    let zone = proptest::option::of(proptest::sample::select(vec!["UTC", "Asia/Kolkata", "Europe/Berlin"]));
+    let steps = proptest::option::of(proptest::collection::vec(1_u8..=100, 0..16));
+    (bounds, zone, steps).prop_map(|(bounds, zone, steps)| Template {
+        limits: LimitKey::ALL
+            .into_iter()
+            .zip(bounds)
+            .fold(LimitOverrides::NONE, |all, (key, bound)| all.with(key, bound)),
+        zone: zone.map(|name| Zone::named(name).unwrap()),
+        steps: steps.map(|percents| Steps::new(&percents).unwrap()),
+    })
+}
+
 proptest! {
     #[test]
-    fn any_limits_read_back(bytes in proptest::option::of(1_u64..u64::MAX), files in proptest::option::of(1_u64..u64::MAX), none in any::<bool>(), threads in any::<u32>()) {
-        let mut config = Config { mount: Limits { bytes, files, ..Limits::NONE }, ..Config::default() };
-        let bound = if none { Some(Bound::Unlimited) } else { files.map(Bound::At) };
-        let limits = LimitOverrides { dirs: bound, file_size: bytes.map(Bound::At), ..LimitOverrides::default() };
-        config.exceptions.push(Exception { path: "a b/\"c\"".to_owned(), limits });
+    fn any_limits_read_back(mount in any_template(), tenant in any_template(), template in any_template(), threads in any::<u32>()) {
+        let mut config = Config { mount, ..Config::default() };
+        config.rules[0].limits.insert("tenant".to_owned(), tenant);
+        config.exceptions.push(Exception { path: "a b/\"c\"".to_owned(), template });
         config.service.threads = threads;
         prop_assert_eq!(Config::parse("effective", &config.to_toml()), Ok(config));
     }
+}
+
+#[test]
+fn time_zone_and_steps_come_from_the_exception_the_level_the_mount() {
+    let text = "
+[mount]
+time_zone = \"Europe/Berlin\"
+warn_percent = [50, 90]
+[[rules]]
+path = \"{tenant}/{agent}\"
+[rules.limits.tenant]
+time_zone = \"Asia/Kolkata\"
+soft_bytes = \"1GiB\"
+grace = \"36h\"
+day.max_files = 100
+month = { max_bytes = \"5GiB\" }
+[[exceptions]]
+path = \"acme\"
+warn_percent = []
+day.max_files = \"none\"
+";
+    let config = config(text);
+    let policy = |path: &str| config.placement(&parts(path)).policy;
+    let told = |path: &str| (policy(path).zone.to_string(), policy(path).steps.percents().to_vec());
+    assert_eq!(told(""), ("Europe/Berlin".to_owned(), vec![50, 90]));
+    assert_eq!(told("other/eva"), ("Europe/Berlin".to_owned(), vec![50, 90]));
+    assert_eq!(told("acme"), ("Asia/Kolkata".to_owned(), vec![]));
+    let tenant = Limits {
+        soft_bytes: Some(1 << 30),
+        grace_s: Some(36 * 3600),
+        day_files: Some(100),
+        month_bytes: Some(5 << 30),
+        ..Limits::NONE
+    };
+    assert_eq!(policy("other").limits, tenant);
+    assert_eq!(
+        policy("acme").limits,
+        Limits {
+            day_files: None,
+            ..tenant
+        }
+    );
+    assert_eq!(
+        Config::default().placement(&parts("acme")).policy.steps.percents(),
+        [80]
+    );
 }

@@ -6,6 +6,7 @@
 //! STORE/keyring    which keys the store uses (never a key itself)
 //! STORE/data/      the sealed recordings, in the tree that the mount shows
 //! STORE/tallyfs.db usage, limits, periods
+//! STORE/admin.sock where a running daemon answers programs
 //! ```
 //!
 //! The lock is the kernel's, so a killed daemon leaves none behind; the text in the file may be
@@ -168,6 +169,11 @@ impl StorePaths {
     /// The SQLite database.
     pub fn database(&self) -> PathBuf {
         self.root.join("tallyfs.db")
+    }
+
+    /// Where a running daemon answers programs, unless it is told otherwise.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.root.join("admin.sock")
     }
 
     /// Which keys the store uses.

@@ -3,20 +3,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::db::{DirRow, LinkRow};
 use crate::fs::MultiLink;
 use crate::id::Ino;
 use crate::quota::{Ledger, Limits};
 
-/// A ledger with the figures of the rows. Rows that hang on nothing are left out and named.
-pub fn ledger_of(rows: &[DirRow], root_ino: Ino, mount: Limits) -> Arc<Ledger> {
-    let ledger = Ledger::new(root_ino, mount);
+/// A ledger with the figures of the rows, without limits yet. Rows that hang on nothing are left out and named.
+pub fn ledger_of(rows: &[DirRow], root_ino: Ino, clock: Arc<dyn Clock>) -> Arc<Ledger> {
+    let ledger = Ledger::with_clock(root_ino, Limits::NONE, clock);
     let mut children: HashMap<Ino, Vec<&DirRow>> = HashMap::new();
     for row in rows {
         if row.ino == root_ino {
             ledger.load_own(ledger.root(), row.own);
             ledger.root().set_generation(row.generation);
-            ledger.root().set_overrides(row.limits);
+            ledger.root().set_overrides(row.limits.clone());
         } else {
             children.entry(row.parent).or_default().push(row);
         }
@@ -27,7 +28,7 @@ pub fn ledger_of(rows: &[DirRow], root_ino: Ino, mount: Limits) -> Arc<Ledger> {
         for row in children.remove(&parent.ino()).unwrap_or_default() {
             let account = ledger.insert(&parent, row.ino, row.generation, &row.name);
             ledger.load_own(&account, row.own);
-            account.set_overrides(row.limits);
+            account.set_overrides(row.limits.clone());
             waiting.push(account);
             placed_count += 1;
         }
@@ -75,6 +76,7 @@ pub fn link_rows(link: &MultiLink) -> Vec<LinkRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
     use crate::quota::LimitOverrides;
     use crate::units::Meters;
 
@@ -105,7 +107,7 @@ mod tests {
                 },
             ),
         ];
-        let ledger = ledger_of(&rows, Ino(2), Limits::NONE);
+        let ledger = ledger_of(&rows, Ino(2), Arc::new(SystemClock::new()));
         for row in &rows {
             let account = ledger.account(row.ino).unwrap();
             assert_eq!((account.generation(), account.own()), (row.generation, row.own));

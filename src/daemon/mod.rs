@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod baseline;
+mod interface;
 pub mod key_file;
 pub mod key_ring;
 pub mod layout;
@@ -19,6 +20,7 @@ pub mod repair;
 mod serve;
 pub mod signals;
 mod start_up;
+mod watchman;
 mod write_back;
 
 use std::io;

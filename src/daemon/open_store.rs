@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::admin::Books;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::DaemonError;
@@ -19,9 +20,10 @@ use crate::daemon::baseline::Known;
 use crate::daemon::layout::StorePaths;
 use crate::daemon::start_up::{self, Started};
 use crate::daemon::write_back::WriteBack;
-use crate::db::{Ask, Database, Error, Writer};
+use crate::db::{Ask, Database, Error, TermsRow, Writer};
 use crate::fs::{Caller, FileSystem};
 use crate::id::Ino;
+use crate::quota::{External, Ledger, SavedExternal};
 use crate::recovery::Unclean;
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::row_mac::RowKey;
@@ -68,6 +70,8 @@ pub enum Quiet {
 pub struct OpenStore {
     fs: Arc<FileSystem>,
     dirty: Arc<DirtyLog>,
+    books: Arc<Books>,
+    administrators: Option<u32>,
     clock: Arc<dyn Clock>,
     database: Database,
     source: WriteBack,
@@ -98,12 +102,14 @@ impl OpenStore {
         let Started {
             database,
             ledger,
+            terms,
+            external: saved_external,
             links,
             dirty,
             unclean,
             unsaved,
             first_ask,
-        } = start_up::start(paths, &tree, &config, &*clock, boot_id, trust)?;
+        } = start_up::start(paths, &tree, &clock, boot_id, trust)?;
         let ring = Arc::new(ring);
         let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
         let known_heads = Arc::new(Known::new(database.path(), ring.clone()));
@@ -113,27 +119,27 @@ impl OpenStore {
             links,
             dirty: dirty.clone(),
             ring,
-            config,
+            config: config.clone(),
             clock: clock.clone(),
             known_heads,
             unsealed_files_max: descriptors.unsealed_files,
-            daemon: Caller {
-                uid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-                thread: 0,
-            },
+            daemon: this_process(),
             administrators,
         });
         let fs = Arc::new(fs.map_err(DaemonError::Data)?);
         fs.place_all();
+        load_terms(fs.ledger(), &terms);
         adopt(&fs, &unclean);
         for &directory in &unsaved {
             fs.forget_emptied(directory);
         }
-        let source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone(), key);
+        let books = books(&config, &saved_external, &clock);
+        let source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone(), key, books.clone());
         let mut opened = Self {
             fs,
             dirty,
+            books,
+            administrators,
             clock,
             database,
             source,
@@ -156,6 +162,16 @@ impl OpenStore {
     /// What is noted before directories change.
     pub fn dirty(&self) -> &Arc<DirtyLog> {
         &self.dirty
+    }
+
+    /// What is saved beside accounts.
+    pub fn books(&self) -> &Arc<Books> {
+        &self.books
+    }
+
+    /// The group whose members steer.
+    pub fn administrators(&self) -> Option<u32> {
+        self.administrators
     }
 
     /// Directories in which a killed daemon had changes that it did not save, told once.
@@ -243,6 +259,33 @@ pub fn put_away(
     dirty.finish();
     log::info!("everything is sealed and saved");
     Ok(())
+}
+
+/// To whom new inodes belong before they are given away.
+fn this_process() -> Caller {
+    Caller {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        thread: 0,
+    }
+}
+
+/// Counters that programs feed go on where the last daemon left them.
+fn books(config: &Config, saved: &[SavedExternal], clock: &Arc<dyn Clock>) -> Arc<Books> {
+    let zone = config.mount.zone.clone().unwrap_or_default();
+    let external = External::new(config.tracker.limits, config.tracker.auto_reset, zone, clock.clone());
+    external.load(saved);
+    Arc::new(Books::new(Arc::new(external)))
+}
+
+/// Periods, grace and warnings go on where the last daemon left them.
+fn load_terms(ledger: &Ledger, rows: &[TermsRow]) {
+    for row in rows {
+        let account = ledger.account(row.ino);
+        if let Some(account) = account.filter(|account| account.generation() == row.generation) {
+            ledger.load_terms(&account, &row.saved);
+        }
+    }
 }
 
 /// Shares of the limit of open files; what is left is for open recordings and connections.

@@ -12,6 +12,7 @@ use crossbeam_channel::Sender;
 use rustix::fs::Mode;
 use rustix::mount::MountFlags;
 
+use crate::admin::{Access, Books, Services};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::baseline::Unhashed;
@@ -19,7 +20,7 @@ use crate::daemon::mount::{MountError, MountGuard, Unmounted};
 use crate::daemon::open_store::{OpenStore, Opening, Quiet, Trust, put_away};
 use crate::daemon::signals::{SignalThread, Stop};
 use crate::daemon::start_up::boot_id;
-use crate::daemon::{DaemonError, Parts};
+use crate::daemon::{DaemonError, Parts, interface, watchman};
 use crate::db::Writer;
 use crate::fs::FileSystem;
 use crate::fuse::{Invalidator, Session};
@@ -57,7 +58,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         paths: parts.store.paths(),
         ring: parts.ring,
         config: config.clone(),
-        clock,
+        clock: clock.clone(),
         access_times: access_times(parts.mount_plan.flags),
         boot_id: boot_id().map_err(DaemonError::Data)?,
         trust: Trust::Rows,
@@ -67,16 +68,20 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         unhashed: Unhashed::new(&parts.store.paths().database()),
         unsaved: opened.take_unsaved(),
     };
+    let (books, administrators) = (opened.books().clone(), opened.administrators());
     let writer = opened.into_writer().map_err(DaemonError::Thread)?;
-    let mounted = parts.mount_plan.mount()?;
-    let threads = match config.service.threads {
-        0 => thread::available_parallelism()
-            .map_or(1, std::num::NonZero::get)
-            .saturating_mul(2)
-            .max(THREADS_MIN),
-        chosen => chosen as usize,
+    let services = Services {
+        fs: fs.clone(),
+        books: books.clone(),
+        database: parts.store.paths().database(),
+        writer: Box::new(writer.watch()),
+        clock,
+        access: access(&config, administrators),
     };
-    let session = Session::start(mounted.fd, fs.clone(), threads).map_err(DaemonError::Session)?;
+    // Before anybody can see the mount, so that who sees it is answered.
+    let interface = interface::open(&config.admin, parts.store.paths(), services);
+    let mounted = parts.mount_plan.mount()?;
+    let session = Session::start(mounted.fd, fs.clone(), threads(&config)).map_err(DaemonError::Session)?;
     let guard = Arc::new(mounted.guard);
     let served = run(
         session,
@@ -84,12 +89,14 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         House {
             dirty: &dirty,
             writer: &writer,
+            books: &books,
         },
         &guard,
         &config,
         &stop,
         later,
     );
+    drop(interface);
     let quiet = *served.as_ref().unwrap_or(&Quiet::No);
     put_away(&fs, &dirty, quiet, || {
         writer
@@ -99,11 +106,33 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     served.map(|_| ())
 }
 
+/// Threads that answer requests.
+fn threads(config: &Config) -> usize {
+    match config.service.threads {
+        0 => thread::available_parallelism()
+            .map_or(1, std::num::NonZero::get)
+            .saturating_mul(2)
+            .max(THREADS_MIN),
+        chosen => chosen as usize,
+    }
+}
+
+/// Who may ask the interface for programs.
+fn access(config: &Config, administrators: Option<u32>) -> Access {
+    Access {
+        administrators,
+        daemon_uid: rustix::process::geteuid().as_raw(),
+        open_to_readers: config.admin.open_to_readers,
+        tokens: config.admin.tokens.clone(),
+    }
+}
+
 /// What is saved now and then.
 #[derive(Clone, Copy)]
 struct House<'a> {
     dirty: &'a DirtyLog,
     writer: &'a Writer,
+    books: &'a Books,
 }
 
 /// What is done in the background after a start.
@@ -218,12 +247,18 @@ fn end_later(say: Sender<Ended>, how: Ended) {
     });
 }
 
-/// Has what is dirty written back, and removes past date directories now and then.
+/// Lets time pass for quotas, has what is dirty written back, and removes past date directories now and then.
 fn keep_house(fs: &FileSystem, house: House<'_>, invalidator: &Invalidator) {
     let mut round = 0_u64;
     while !fs.is_stopping() {
         thread::park_timeout(WRITE_BACK_PACE);
-        if house.dirty.has_marks() || fs.notes().is_waiting() {
+        watchman::tell(&fs.ledger().tick());
+        house.books.external.tick();
+        if house.dirty.has_marks()
+            || fs.notes().is_waiting()
+            || fs.ledger().has_changed_terms()
+            || house.books.is_changed()
+        {
             house.writer.poke();
         }
         round += 1;

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::daemon::DaemonError;
 use crate::daemon::layout::StorePaths;
 use crate::daemon::ledger_load::{ledger_of, multi_links};
-use crate::db::{Ask, Database, Found, Identity};
+use crate::db::{Ask, Database, Found, Identity, TermsRow};
 use crate::fs::MultiLink;
 use crate::id::Ino;
-use crate::quota::Ledger;
+use crate::quota::{Ledger, SavedExternal};
 use crate::recovery::{self, Counted, Probe, Unclean};
 use crate::store::dirty_log::{DirtyLog, Leftover};
 use crate::store::tree::{Tree, stat_fd};
@@ -26,6 +25,10 @@ pub struct Started {
     pub database: Database,
     /// All accounts.
     pub ledger: Arc<Ledger>,
+    /// What accounts have beside their counters.
+    pub terms: Vec<TermsRow>,
+    /// Counters that programs feed.
+    pub external: Vec<SavedExternal>,
     /// Inodes with several names.
     pub links: Vec<MultiLink>,
     /// The new dirty log.
@@ -54,8 +57,7 @@ pub enum Trust {
 pub fn start(
     paths: &StorePaths,
     tree: &Tree,
-    config: &Config,
-    clock: &dyn Clock,
+    clock: &Arc<dyn Clock>,
     boot_id: [u8; 16],
     trust: Trust,
 ) -> Result<Started, DaemonError> {
@@ -79,9 +81,9 @@ pub fn start(
     let (counted, first_ask) = if same_store && last.clean {
         (rows(&database)?, Ask::Dirty)
     } else if same_store && same_boot && leftover.usable {
-        (replay(&database, tree, &leftover, clock)?, Ask::Everything)
+        (replay(&database, tree, &leftover, &**clock)?, Ask::Everything)
     } else {
-        (scan(tree, clock)?, Ask::Everything)
+        (scan(tree, &**clock)?, Ask::Everything)
     };
     // Its rows name inodes, and those of a store that was moved or restored have other numbers.
     let is_moved = last.identity.is_some_and(|identity| !is_root(identity));
@@ -106,14 +108,13 @@ pub fn start(
     }
     database.mark_running(boot_id).map_err(DaemonError::Database)?;
     let unsaved = unsaved(&mut database, &leftover)?;
-    let ledger = ledger_of(&counted.dirs, root_ino, config.mount);
-    let links = multi_links(&counted.links);
-    let dirty = Arc::new(dirty);
     Ok(Started {
+        terms: database.terms().map_err(DaemonError::Database)?,
+        external: database.external().map_err(DaemonError::Database)?,
+        ledger: ledger_of(&counted.dirs, root_ino, clock.clone()),
+        links: multi_links(&counted.links),
+        dirty: Arc::new(dirty),
         database,
-        ledger,
-        links,
-        dirty,
         unclean: counted.unclean,
         unsaved,
         first_ask,

@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::admin::Books;
 use crate::clock::Clock;
 use crate::daemon::baseline;
 use crate::daemon::ledger_load::link_rows;
-use crate::db::{Ask, Batch, Collected, DayDelta, DirRow};
+use crate::db::{Ask, Batch, Collected, DayDelta, DirRow, TermsRow};
 use crate::fs::{FileSystem, LinkCharge};
 use crate::id::Ino;
 use crate::period::CivilDate;
@@ -27,11 +28,18 @@ pub struct WriteBack {
     day: CivilDate,
     /// Makes the codes of rows.
     key: RowKey,
+    books: Arc<Books>,
 }
 
 impl WriteBack {
     /// For a file system that is about to be served.
-    pub fn new(fs: Arc<FileSystem>, dirty: Arc<DirtyLog>, clock: Arc<dyn Clock>, key: RowKey) -> Self {
+    pub fn new(
+        fs: Arc<FileSystem>,
+        dirty: Arc<DirtyLog>,
+        clock: Arc<dyn Clock>,
+        key: RowKey,
+        books: Arc<Books>,
+    ) -> Self {
         let day = today(&*clock);
         Self {
             fs,
@@ -39,6 +47,7 @@ impl WriteBack {
             clock,
             day,
             key,
+            books,
         }
     }
 
@@ -74,7 +83,10 @@ impl WriteBack {
         };
         batch.dirs = accounts.iter().map(|account| row(account, &charges)).collect();
         let flows = self.days(&accounts, &mut batch.days);
-        self.collected(batch, rotated, flows)
+        let termed = self.terms(ask, &mut batch.terms);
+        batch.external = self.books.external.take(ask == Ask::Everything);
+        batch.audit = self.books.take_audit();
+        self.collected(batch, rotated, flows, termed)
     }
 
     fn dirty_accounts(&self, inos: &[Ino], gone: &mut Vec<Ino>) -> Vec<Arc<Account>> {
@@ -122,11 +134,38 @@ impl WriteBack {
         flows
     }
 
-    fn collected(&self, batch: Batch, rotated: Option<Rotated>, flows: Vec<(Arc<Account>, FlowCounts)>) -> Collected {
+    /// Periods, grace and warnings that changed.
+    fn terms(&self, ask: Ask, rows: &mut Vec<TermsRow>) -> Vec<Arc<Account>> {
+        let mut taken = Vec::new();
+        for account in self.fs.ledger().watched() {
+            let changed = account.take_changed_terms();
+            let wanted = match ask {
+                Ask::Dirty => changed,
+                Ask::Everything => account.saved_terms(),
+            };
+            let Some(saved) = wanted else { continue };
+            rows.push(TermsRow {
+                ino: account.ino(),
+                generation: account.generation(),
+                saved,
+            });
+            taken.push(account);
+        }
+        taken
+    }
+
+    fn collected(
+        &self,
+        batch: Batch,
+        rotated: Option<Rotated>,
+        flows: Vec<(Arc<Account>, FlowCounts)>,
+        termed: Vec<Arc<Account>>,
+    ) -> Collected {
         // Without a mark nothing is left of any epoch: what earlier daemons logged is in the first save.
         let over = rotated.as_ref().map_or(self.dirty.epoch() - 1, |rotated| rotated.epoch);
         let dirty = self.dirty.clone();
         let (fs, saved, failed_dirty) = (self.fs.clone(), self.fs.clone(), self.dirty.clone());
+        let books = self.books.clone();
         Collected {
             batch,
             on_committed: Box::new(move || {
@@ -141,6 +180,11 @@ impl WriteBack {
                 fs.notes().not_saved();
                 for (payer, flow) in flows {
                     payer.give_back_flow(flow);
+                }
+                books.external.not_saved(&batch.external);
+                books.put_back(batch.audit);
+                for account in termed {
+                    account.terms_not_saved();
                 }
             }),
         }

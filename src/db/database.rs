@@ -10,12 +10,15 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::open::{self, BUSY_TIMEOUT, FileId, Found};
-use super::rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, PlaceRow, SealedRow, Snapshot};
-use super::{Error, baseline, load};
+use super::rows::{
+    Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, PlaceRow, SealedRow, Snapshot, TermsRow,
+};
+use super::{Error, baseline, external, load, terms};
 use crate::id::Ino;
+use crate::quota::SavedExternal;
 
 /// Statements kept prepared: more than there are.
-const STATEMENTS_MAX: usize = 32;
+const STATEMENTS_MAX: usize = 40;
 
 /// Read-write connection; one per store, held by the daemon.
 pub struct Database {
@@ -125,6 +128,16 @@ impl Database {
         load::snapshot(&self.db).map_err(|e| self.failed("read rows", e))
     }
 
+    /// Periods, grace and warnings of accounts.
+    pub fn terms(&self) -> Result<Vec<TermsRow>, Error> {
+        terms::all(&self.db).map_err(|e| self.failed("read terms", e))
+    }
+
+    /// Counters that others feed.
+    pub fn external(&self) -> Result<Vec<SavedExternal>, Error> {
+        external::all(&self.db).map_err(|e| self.failed("read counters that others feed", e))
+    }
+
     /// The newest `count` days of one tenant, newest first; `""` is the whole mount.
     pub fn days(&self, tenant: &str, count: u32) -> Result<Vec<DayRow>, Error> {
         load::days(&self.db, tenant, count).map_err(|e| self.failed("read days", e))
@@ -138,7 +151,7 @@ impl Database {
     /// Writes rows that are the whole truth: those that the batch does not name go. Days stay.
     pub fn replace(&mut self, batch: &Batch) -> Result<(), Error> {
         self.write("write back everything", |db| {
-            db.execute_batch("DELETE FROM directory; DELETE FROM link;")?;
+            db.execute_batch("DELETE FROM directory; DELETE FROM link; DELETE FROM terms;")?;
             put_batch(db, batch)
         })
     }
@@ -212,7 +225,7 @@ impl Database {
         self.identity = identity.or(self.identity);
         self.running = running;
         self.write("begin again", |db| {
-            db.execute_batch("DELETE FROM directory; DELETE FROM link;")?;
+            db.execute_batch("DELETE FROM directory; DELETE FROM link; DELETE FROM terms;")?;
             lose_baseline(db, now_s)?;
             put_meta(db, "clean", &false)?;
             put_meta(db, "log_epoch", &0_i64)
@@ -281,6 +294,10 @@ fn lose_baseline(db: &Connection, at_s: u64) -> rusqlite::Result<()> {
 
 fn put_batch(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     put_dirs(db, &batch.dirs, &batch.removed_dirs)?;
+    terms::remove(db, &batch.removed_dirs)?;
+    terms::put(db, &batch.terms)?;
+    external::put(db, &batch.external, batch.at_s)?;
+    external::put_audit(db, &batch.audit)?;
     put_links(db, &batch.links, &batch.removed_links)?;
     for day in &batch.days {
         put_day(db, day, batch.at_s)?;

@@ -5,11 +5,13 @@
 mod baseline;
 mod database;
 mod error;
+mod external;
 mod load;
 mod open;
 mod reader;
 mod rows;
 mod schema;
+mod terms;
 mod totals;
 mod writer;
 
@@ -20,6 +22,8 @@ pub use database::Database;
 pub use error::Error;
 pub use open::Found;
 pub use reader::{Reader, check_writable, open_read_only};
-pub use rows::{Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, PlaceRow, SealedRow, Snapshot};
+pub use rows::{
+    AuditRow, Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, PlaceRow, SealedRow, Snapshot, TermsRow,
+};
 pub use totals::Totals;
 pub use writer::{Ask, Collected, Writer, WriterStatus};

@@ -2,7 +2,7 @@
 //! They carry no behaviour, so that the ledger, a scan and the database can be compared row by row.
 
 use crate::id::Ino;
-use crate::quota::LimitOverrides;
+use crate::quota::{LimitOverrides, SavedExternal, SavedTerms};
 use crate::units::Meters;
 
 /// One directory. The root is its own parent and has an empty name.
@@ -31,6 +31,30 @@ pub struct LinkRow {
     pub names: u64,
     /// Plaintext length of the inode: the whole of it, the same in each of its rows.
     pub bytes: u64,
+}
+
+/// What an account has beside its counters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TermsRow {
+    pub ino: Ino,
+    /// Tells a directory from an earlier one with the same inode number.
+    pub generation: u32,
+    pub saved: SavedTerms,
+}
+
+/// Somebody changed a limit or a counter by hand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuditRow {
+    /// Seconds since 1970.
+    pub at_s: u64,
+    /// A user, or the name of a token.
+    pub who: String,
+    /// `set` or `reset`.
+    pub action: String,
+    /// Path of a directory, or a tenant of the tracker.
+    pub subject: String,
+    /// What was set.
+    pub detail: String,
 }
 
 /// Directories and links of one instant.
@@ -83,6 +107,12 @@ pub struct Batch {
     /// Inodes that have no link rows any more.
     pub removed_links: Vec<Ino>,
     pub days: Vec<DayDelta>,
+    /// Rows to insert or to put in place of those with the same `ino`.
+    pub terms: Vec<TermsRow>,
+    /// Counters that others feed, the same.
+    pub external: Vec<SavedExternal>,
+    /// What people did, to be kept.
+    pub audit: Vec<AuditRow>,
     /// Rows of sealed files, to insert or to put in place of those with the same `ino`.
     pub sealed: Vec<SealedRow>,
     /// The same of places.

@@ -74,6 +74,45 @@ INSERT OR IGNORE INTO meta
     "
 ALTER TABLE directory ADD COLUMN limits TEXT;
 ",
+    // Periods, grace and warnings of accounts that are tenants or have limits; counters that programs feed; who changed what.
+    "
+CREATE TABLE terms (
+    ino              INTEGER PRIMARY KEY,
+    generation       INTEGER NOT NULL,
+    day              TEXT NOT NULL,
+    day_files        INTEGER NOT NULL,
+    day_bytes        INTEGER NOT NULL,
+    month_files      INTEGER NOT NULL,
+    month_bytes      INTEGER NOT NULL,
+    bytes_over_since INTEGER,
+    files_over_since INTEGER,
+    warned           TEXT NOT NULL
+) STRICT;
+CREATE TABLE quota_limits (
+    tenant_id             TEXT PRIMARY KEY,
+    message_limit         INTEGER,
+    bandwidth_limit_bytes INTEGER,
+    created_at            TEXT NOT NULL,
+    updated_at            TEXT NOT NULL
+) STRICT;
+CREATE TABLE quota_usage (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant_id    TEXT NOT NULL,
+    period       TEXT NOT NULL,
+    quota_type   TEXT NOT NULL,
+    used         INTEGER NOT NULL,
+    last_updated TEXT NOT NULL,
+    UNIQUE (tenant_id, period, quota_type)
+) STRICT;
+CREATE TABLE quota_audit (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    at      TEXT NOT NULL,
+    who     TEXT NOT NULL,
+    action  TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail  TEXT NOT NULL
+) STRICT;
+",
 ];
 
 /// Selects that fail when a table or a column is missing.
@@ -86,12 +125,17 @@ const PROBES: &[&str] = &[
     "SELECT ino, file_id, generation, content_sha256, sealed_size, sealed_at, key_id, mac FROM sealed LIMIT 0",
     "SELECT ino, parent, name, key_id, mac FROM place LIMIT 0",
     "SELECT directory FROM unsaved LIMIT 0",
+    "SELECT ino, generation, day, day_files, day_bytes, month_files, month_bytes,
+            bytes_over_since, files_over_since, warned FROM terms LIMIT 0",
+    "SELECT tenant_id, message_limit, bandwidth_limit_bytes, created_at, updated_at FROM quota_limits LIMIT 0",
+    "SELECT id, tenant_id, period, quota_type, used, last_updated FROM quota_usage LIMIT 0",
+    "SELECT id, at, who, action, subject, detail FROM quota_audit LIMIT 0",
 ];
 
 /// The newest schema that this program knows.
-pub(super) const LATEST: i64 = 4;
+pub(super) const LATEST: i64 = 5;
 
-const _: () = assert!(MIGRATIONS.len() == 4 && LATEST == 4);
+const _: () = assert!(MIGRATIONS.len() == 5 && LATEST == 5);
 
 /// State of a file as its schema shows it.
 #[derive(PartialEq, Eq, Debug)]

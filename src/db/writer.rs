@@ -116,6 +116,12 @@ impl Writer {
         self.status.lock().clone()
     }
 
+    /// The status of now, and of every time that it is asked for.
+    pub fn watch(&self) -> impl Fn() -> WriterStatus + Send + Sync + use<> {
+        let status = Arc::clone(&self.status);
+        move || status.lock().clone()
+    }
+
     /// Writes what is left, ends the thread and gives the database back, with the outcome of
     /// that last write. `None` if the thread had panicked.
     ///

@@ -110,8 +110,9 @@ impl FileSystem {
         let placement = self.config.placement(&components);
         self.ledger.set_level(account, placement.level, placement.is_tenant);
         let _placing = self.placing.lock();
-        self.ledger
-            .set_limits(account, account.overrides().over(placement.limits));
+        let mut policy = placement.policy;
+        policy.limits = account.overrides().over(policy.limits);
+        self.ledger.set_policy(account, &policy);
     }
 
     fn entry(&self, node: &Arc<Node>, stat: &Statx) -> FsResult<Entry> {

@@ -14,6 +14,7 @@
 //! over another map access, or when a method returns. The kernel keeps requests that change one
 //! directory apart; what the daemon changes by itself goes through the same calls.
 
+mod accounts;
 mod acl;
 mod attr;
 mod baseline;

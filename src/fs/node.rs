@@ -149,6 +149,11 @@ impl Node {
         self.kind == FileType::Directory
     }
 
+    /// When it was made, seconds since 1970, where the backing file system tells.
+    pub fn born_s(&self) -> Option<i64> {
+        self.birth.map(|(born_s, _)| born_s)
+    }
+
     /// Whether it is a regular file.
     pub fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile

@@ -5,7 +5,7 @@
 //! survives the loss of the database; the row is a copy for a quick start.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::fs::acl::is_member;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::refusals::Refused;
 use crate::fs::{Caller, FileSystem, Node, mark};
-use crate::quota::{Account, Bound, LimitKey, LimitOverrides, Room};
+use crate::quota::{Account, Bound, LimitKey, LimitOverrides, Meter, PeriodUsage, Room};
 use crate::store::tree;
 
 /// Names that the file system keeps for itself.
@@ -30,6 +30,8 @@ pub(super) enum QuotaName {
     UsedBytes,
     UsedFiles,
     UsedDirs,
+    /// What a day or a month has used.
+    Used(Meter),
     /// The directory whose byte limit leaves the least.
     Binding,
     LastRefusal,
@@ -60,6 +62,10 @@ impl QuotaName {
                 "used_bytes" => Self::UsedBytes,
                 "used_files" => Self::UsedFiles,
                 "used_dirs" => Self::UsedDirs,
+                "day.used_files" => Self::Used(Meter::DayFiles),
+                "day.used_bytes" => Self::Used(Meter::DayBytes),
+                "month.used_files" => Self::Used(Meter::MonthFiles),
+                "month.used_bytes" => Self::Used(Meter::MonthBytes),
                 "binding" => Self::Binding,
                 "last_refusal" => Self::LastRefusal,
                 "json" => Self::Json,
@@ -85,6 +91,10 @@ impl FileSystem {
             QuotaName::UsedBytes => Some(used.bytes.to_string()),
             QuotaName::UsedFiles => Some(used.files.to_string()),
             QuotaName::UsedDirs => Some(used.dirs.to_string()),
+            QuotaName::Used(meter) => {
+                let period = account.period(self.ledger.now_s());
+                period.map(|period| period.used(meter).to_string())
+            }
             QuotaName::Binding => {
                 let least = self.ledger.available(&account).bytes;
                 least.map(|room| format!("/{}", lossy_path(&room.account)))
@@ -97,25 +107,26 @@ impl FileSystem {
     }
 
     /// Everything about one directory, sizes in bytes, times in seconds since 1970.
-    fn quota_json(&self, account: &Arc<Account>) -> Value {
+    pub(super) fn quota_json(&self, account: &Arc<Account>) -> Value {
         let usage = self.ledger.usage(account);
         let available = self.ledger.available(account);
-        let set = account.overrides();
-        let limits = |get: &dyn Fn(LimitKey) -> Value| -> Value {
-            let pairs = LimitKey::ALL.map(|key| (key.name().to_owned(), get(key)));
-            Value::Object(pairs.into_iter().collect())
-        };
+        let limits = LimitKey::ALL.map(|key| (key.name().to_owned(), json!(usage.limits.get(key))));
+        let written = LimitKey::ALL.into_iter().filter_map(|key| {
+            let told = match account.overrides().get(key)? {
+                Bound::Unlimited => json!("none"),
+                Bound::At(limit) => json!(limit),
+            };
+            Some((key.name().to_owned(), told))
+        });
         json!({
             "path": format!("/{}", lossy_path(account)),
             "level": account.level(),
             "is_tenant": account.is_tenant(),
             "used": { "bytes": usage.total.bytes, "files": usage.total.files, "dirs": usage.total.dirs },
-            "limits": limits(&|key| json!(usage.limits.get(key))),
-            "set": limits(&|key| match set.get(key) {
-                None => Value::Null,
-                Some(Bound::Unlimited) => json!("none"),
-                Some(Bound::At(limit)) => json!(limit),
-            }),
+            "limits": Value::Object(limits.into_iter().collect()),
+            "set": Value::Object(written.collect()),
+            "grace_ends": { "bytes": account.grace_ends_s(Meter::Bytes), "files": account.grace_ends_s(Meter::Files) },
+            "period": account.period(self.ledger.now_s()).map(|period| period_json(&period)),
             "available": { "bytes": available.bytes.as_ref().map(room_json), "files": available.files.as_ref().map(room_json) },
             "last_refusal": self.last_refusal(account),
         })
@@ -138,6 +149,8 @@ impl FileSystem {
         Some(json!({
             "path": format!("/{}", refusal.path),
             "meter": refusal.meter.key(),
+            "reason": refusal.reason.key(),
+            "resets_at": refusal.reason.resets_at_s(),
             "used": refusal.used,
             "limit": refusal.limit,
             "wanted": refusal.wanted,
@@ -209,22 +222,32 @@ impl FileSystem {
         caller.uid == 0 || caller.uid == self.daemon.uid || by_group
     }
 
-    /// First on disk, then in memory, so that a limit that counts is never lost.
     fn change_limit(
         &self,
         node: &Arc<Node>,
         change: impl FnOnce(LimitOverrides) -> FsResult<LimitOverrides>,
     ) -> FsResult<()> {
-        let _turn = self.limits_turn.lock();
         let account = self.account_of(node)?;
+        let open = || Ok(node.open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?.into());
+        self.change_limits(&account, open, change)
+    }
+
+    /// First on disk, then in memory, so that a limit that counts is never lost.
+    pub(super) fn change_limits(
+        &self,
+        account: &Arc<Account>,
+        open: impl FnOnce() -> FsResult<OwnedFd>,
+        change: impl FnOnce(LimitOverrides) -> FsResult<LimitOverrides>,
+    ) -> FsResult<()> {
+        let _turn = self.limits_turn.lock();
         let limits = change(account.overrides())?;
         let operation = self.dirty.enter();
-        mark(&operation, &account);
-        let directory = node.open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        mark(&operation, account);
+        let directory = open()?;
         tree::set_limits_text(directory.as_fd(), &limits.to_string())?;
+        log::info!("limits set on '{}': {}", lossy_path(account), shown(&limits));
         account.set_overrides(limits);
-        self.place(&account);
-        log::info!("limits set on '{}': {}", lossy_path(&account), shown(&limits));
+        self.place(account);
         Ok(())
     }
 
@@ -257,6 +280,17 @@ fn room_json(room: &Room) -> Value {
         "used": room.used,
         "limit": room.limit,
         "path": format!("/{}", lossy_path(&room.account)),
+    })
+}
+
+fn period_json(period: &PeriodUsage) -> Value {
+    let used =
+        |files, bytes, ends_s| json!({ "files": period.used(files), "bytes": period.used(bytes), "ends": ends_s });
+    json!({
+        "time_zone": period.zone,
+        "date": period.day.day_key(),
+        "day": used(Meter::DayFiles, Meter::DayBytes, period.day_ends_s),
+        "month": used(Meter::MonthFiles, Meter::MonthBytes, period.month_ends_s),
     })
 }
 

@@ -2,12 +2,13 @@
 //! again about forty times a second.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::id::Ino;
-use crate::quota::Refusal;
+use crate::quota::{Meter, Refusal};
 
 /// Refusals of one account and meter closer together than this are one burst.
 const BURST: Duration = Duration::from_secs(30);
@@ -32,12 +33,19 @@ pub struct Refused {
 pub struct Refusals {
     bursts: Mutex<HashMap<(Ino, &'static str), Burst>>,
     last: Mutex<HashMap<Ino, Refused>>,
+    counts: [AtomicU64; Meter::ALL.len()],
 }
 
 impl Refusals {
     /// The last one by an account.
     pub fn last(&self, account: Ino) -> Option<Refused> {
         self.last.lock().get(&account).cloned()
+    }
+
+    /// How many there were, by meter.
+    pub fn counts(&self) -> Vec<(Meter, u64)> {
+        let count = |meter: Meter| self.counts[meter as usize].load(Ordering::Relaxed);
+        Meter::ALL.map(|meter| (meter, count(meter))).into()
     }
 
     fn remember(&self, refusal: &Refusal, at: Duration) {
@@ -52,6 +60,7 @@ impl Refusals {
 
     /// Remembers a refusal, and logs it unless its burst was logged already. `now` is of any clock, `at` since 1970.
     pub fn note(&self, refusal: &Refusal, now: Duration, at: Duration) {
+        self.counts[refusal.meter as usize].fetch_add(1, Ordering::Relaxed);
         self.remember(refusal, at);
         let Some(unlogged) = self.is_news(refusal, now) else {
             return;
@@ -83,7 +92,7 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quota::Meter;
+    use crate::quota::Reason;
 
     #[test]
     fn a_burst_is_one_line_and_the_next_one_tells_how_many_there_were() {
@@ -92,6 +101,7 @@ mod tests {
             account: Ino(7),
             path: "acme".into(),
             meter: Meter::Bytes,
+            reason: Reason::Hard,
             used: 10,
             limit: 10,
             wanted: 1,

@@ -95,8 +95,19 @@ impl FileSystem {
     pub(super) fn uncharge_unlinked(&self, node: &Arc<Node>, state: &mut FileState, bytes: u64) {
         let home = node.home();
         self.ledger.uncharge(&home, Meters::of_file(bytes));
-        self.ledger.count_deleted(&home, 1, bytes);
+        self.count_gone(node, &home, bytes);
         state.sealed = None;
+    }
+
+    /// The history after an inode is gone. A file that never held anything was no recording of its period.
+    pub(super) fn count_gone(&self, node: &Node, home: &Account, bytes: u64) {
+        self.ledger.count_deleted(home, 1, bytes);
+        if bytes == 0
+            && node.is_file()
+            && let Some(born_s) = node.born_s()
+        {
+            self.ledger.refund_file(home, born_s);
+        }
     }
 
     /// Removes an empty directory and its account.

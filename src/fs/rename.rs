@@ -298,7 +298,7 @@ impl FileSystem {
             if credit == Meters::ZERO {
                 self.name_gone(node, state, &to.account, gone);
             } else {
-                self.ledger.count_deleted(&to.account, 1, credit.bytes);
+                self.count_gone(node, &to.account, credit.bytes);
                 node.set_unlinked();
                 state.sealed = None;
             }

@@ -21,7 +21,9 @@ use crate::store::files::{Found, Range, walk};
 use crate::store::sealed_file::{SealedFile, Stretch};
 
 /// What belongs into a store besides names that begin as below.
-const OWN_NAMES: [&str; 8] = [
+const OWN_NAMES: [&str; 9] = [
+    // Left by a daemon that was killed.
+    "admin.sock",
     "version",
     "lock",
     "keyring",

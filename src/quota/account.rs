@@ -4,8 +4,9 @@
 //! load and store is enough to change them. Several figures read one after another are not one instant;
 //! [`super::Ledger::usage`] gives that.
 
-use super::limits::{AtomicLimits, Limits};
+use super::limits::{AtomicLimits, Limits, Meter, Reason, UNLIMITED};
 use super::overrides::LimitOverrides;
+use super::terms::{Ceiling, PeriodUsage, SavedTerms, Terms};
 use crate::id::Ino;
 use crate::units::Meters;
 use parking_lot::RwLock;
@@ -27,6 +28,8 @@ pub struct Account {
     pub(super) limits: AtomicLimits,
     tenant: AtomicBool,
     flow: OnceLock<Box<Flow>>,
+    /// Most directories have none.
+    terms: OnceLock<Box<Terms>>,
     place: RwLock<Place>,
 }
 
@@ -36,7 +39,7 @@ pub(super) struct Place {
     pub(super) name: Box<[u8]>,
     level: Option<Arc<str>>,
     /// Most directories have none.
-    overrides: Option<Box<LimitOverrides>>,
+    overrides: LimitOverrides,
 }
 
 impl Account {
@@ -52,11 +55,12 @@ impl Account {
             limits: AtomicLimits::new(Limits::NONE),
             tenant: AtomicBool::new(false),
             flow: OnceLock::new(),
+            terms: OnceLock::new(),
             place: RwLock::new(Place {
                 parent,
                 name: name.into(),
                 level: None,
-                overrides: None,
+                overrides: LimitOverrides::NONE,
             }),
         }
     }
@@ -129,20 +133,111 @@ impl Account {
         self.reserved.load()
     }
 
-    /// Its hard limits.
+    /// Its limits.
     pub fn limits(&self) -> Limits {
-        self.limits.load()
+        self.limits.load(self.terms().map_or(Limits::NONE, Terms::limits))
+    }
+
+    /// The limit of a meter that is in force at this time, with what counts against it.
+    pub(super) fn ceiling(&self, meter: Meter, now_s: i64) -> Option<Ceiling> {
+        let (limit, total) = (self.limits.raw(meter), self.total.load());
+        if let Some(terms) = self.binding_terms() {
+            return terms.ceiling(meter, limit, total, now_s);
+        }
+        (limit != UNLIMITED).then(|| Ceiling {
+            meter,
+            used: meter.of(total),
+            limit,
+            reason: Reason::Hard,
+        })
+    }
+
+    /// Meters on which it can refuse growth.
+    pub(super) fn growth_meters(&self) -> &'static [Meter] {
+        if self.binding_terms().is_some() {
+            &Meter::GROWTH
+        } else {
+            &Meter::COUNTED
+        }
+    }
+
+    pub(super) fn terms(&self) -> Option<&Terms> {
+        self.terms.get().map(AsRef::as_ref)
+    }
+
+    fn binding_terms(&self) -> Option<&Terms> {
+        self.terms().filter(|terms| terms.are_binding())
+    }
+
+    pub(super) fn keep_terms(&self, now_s: i64) -> &Terms {
+        self.terms.get_or_init(|| Box::new(Terms::new(now_s)))
+    }
+
+    /// What its day and month have used; `None` where that is not counted: at directories without limits that are no
+    /// tenants.
+    pub fn period(&self, now_s: i64) -> Option<PeriodUsage> {
+        self.terms().map(|terms| terms.period(now_s))
+    }
+
+    /// How one meter stands; `None` for a file's size, and for a period that is not counted.
+    pub fn state_of(&self, meter: Meter, now_s: i64) -> Option<MeterState> {
+        let period = if Meter::FLOWS.contains(&meter) {
+            Some(self.period(now_s)?)
+        } else {
+            None
+        };
+        let limits = self.limits();
+        let soft = match meter {
+            Meter::Bytes => limits.soft_bytes,
+            Meter::Files => limits.soft_files,
+            _ => None,
+        };
+        let used = match &period {
+            Some(period) => period.used(meter),
+            None if meter == Meter::FileSize => return None,
+            None => meter.of(self.total()),
+        };
+        Some(MeterState {
+            used,
+            limit: limits.get(meter.hard_limit()),
+            soft,
+            until_s: period
+                .map(|period| period.ends_s(meter))
+                .or_else(|| self.grace_ends_s(meter)),
+            warned_percent: self.terms().map_or(0, |terms| terms.warned_percent(meter)),
+        })
+    }
+
+    /// When the grace of a soft limit ends that is passed, seconds since 1970; `None`: not passed, or it never ends.
+    pub fn grace_ends_s(&self, meter: Meter) -> Option<i64> {
+        self.terms()?.grace_ends_s(meter)
+    }
+
+    /// What is to be saved beside the counters, if it changed since the last call.
+    pub fn take_changed_terms(&self) -> Option<SavedTerms> {
+        self.terms()?.take_changed()
+    }
+
+    /// The same whether or not it changed.
+    pub fn saved_terms(&self) -> Option<SavedTerms> {
+        Some(self.terms()?.saved())
+    }
+
+    /// What was taken could not be saved.
+    pub fn terms_not_saved(&self) {
+        if let Some(terms) = self.terms() {
+            terms.not_saved();
+        }
     }
 
     /// Limits that were set on the directory itself, over those of its path.
     pub fn overrides(&self) -> LimitOverrides {
-        self.place.read().overrides.as_deref().copied().unwrap_or_default()
+        self.place.read().overrides.clone()
     }
 
     /// Remembers what was set on the directory; [`super::Ledger::set_limits`] makes it count.
     pub fn set_overrides(&self, overrides: LimitOverrides) {
-        let kept = (!overrides.is_none()).then(|| Box::new(overrides));
-        self.place.write().overrides = kept;
+        self.place.write().overrides = overrides;
     }
 
     /// Name of its level (`tenant`, `campaign`), when a rule gives it one.
@@ -207,6 +302,33 @@ impl fmt::Debug for Account {
             .field("reserved", &self.reserved())
             .field("limits", &self.limits())
             .finish_non_exhaustive()
+    }
+}
+
+/// How one meter of an account stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MeterState {
+    /// What counts.
+    pub used: u64,
+    /// The limit that is never passed.
+    pub limit: Option<u64>,
+    /// The one that may be passed for a time.
+    pub soft: Option<u64>,
+    /// When the period or the grace ends, seconds since 1970.
+    pub until_s: Option<i64>,
+    /// The highest step that was warned of and is still near; 0: none.
+    pub warned_percent: u8,
+}
+
+impl MeterState {
+    /// Nothing more fits.
+    pub fn is_full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.used >= limit)
+    }
+
+    /// The soft limit is passed.
+    pub fn is_over_soft(&self) -> bool {
+        self.soft.is_some_and(|soft| self.used > soft)
     }
 }
 

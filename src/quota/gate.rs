@@ -8,7 +8,8 @@
 //! charged to the new chain and to the old one, so that both ways out, commit and going back, keep every limit.
 
 use super::account::Account;
-use super::limits::{Meter, UNLIMITED};
+use super::limits::Meter;
+use super::terms::Ceiling;
 use crate::units::Meters;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -214,9 +215,12 @@ impl Gate {
     pub(super) fn settle(&self, account: &Account, promised: Meters, actual: Meters) -> bool {
         let mut exact = true;
         account.own.add(actual);
-        for (payer, _) in self.chain(account) {
+        for (payer, leg) in self.chain(account) {
             exact &= payer.reserved.change(Meters::ZERO, promised);
             payer.total.add(actual);
+            if let Some(terms) = payer.terms().filter(|_| !matches!(leg, Leg::NewWay { .. })) {
+                terms.count(actual);
+            }
         }
         exact
     }
@@ -287,21 +291,37 @@ impl Chain<'_> {
 /// Why a request does not fit just now.
 pub(super) struct Obstacle {
     pub(super) account: Arc<Account>,
-    pub(super) meter: Meter,
-    pub(super) used: u64,
-    pub(super) limit: u64,
+    pub(super) ceiling: Ceiling,
     pub(super) wanted: u64,
     /// It would not fit either if every unfinished operation gave back what it holds.
     pub(super) lasting: bool,
 }
 
+/// Which limits an amount is checked against.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    /// All: it comes to be.
+    Growth,
+    /// Those of what is there: it is elsewhere already.
+    Move,
+}
+
 /// Checks an amount against accounts, innermost first. Of those that refuse, the first that refuses for good
 /// decides; without one, the first that refuses for now.
-pub(super) fn obstacle<'a>(payers: impl Iterator<Item = &'a Arc<Account>>, wanted: Meters) -> Option<Obstacle> {
+pub(super) fn obstacle<'a>(
+    payers: impl Iterator<Item = &'a Arc<Account>>,
+    wanted: Meters,
+    asked: Asked,
+    now_s: i64,
+) -> Option<Obstacle> {
     let mut for_now = None;
     for payer in payers {
-        for meter in Meter::COUNTED {
-            let Some(found) = meter_obstacle(payer, meter, meter.of(wanted)) else {
+        let meters = match asked {
+            Asked::Growth => payer.growth_meters(),
+            Asked::Move => &Meter::COUNTED,
+        };
+        for &meter in meters {
+            let Some(found) = meter_obstacle(payer, meter, meter.of(wanted), now_s) else {
                 continue;
             };
             if found.lasting {
@@ -313,23 +333,20 @@ pub(super) fn obstacle<'a>(payers: impl Iterator<Item = &'a Arc<Account>>, wante
     for_now
 }
 
-fn meter_obstacle(payer: &Arc<Account>, meter: Meter, wanted: u64) -> Option<Obstacle> {
-    let limit = payer.limits.raw(meter);
-    if wanted == 0 || limit == UNLIMITED {
+fn meter_obstacle(payer: &Arc<Account>, meter: Meter, wanted: u64, now_s: i64) -> Option<Obstacle> {
+    if wanted == 0 {
         return None;
     }
-    let used = meter.of(payer.total.load());
+    let ceiling = payer.ceiling(meter, now_s)?;
     let held = meter.of(payer.reserved.load());
-    let settled = used.saturating_add(wanted);
-    if settled.saturating_add(held) <= limit {
+    let settled = ceiling.used.saturating_add(wanted);
+    if settled.saturating_add(held) <= ceiling.limit {
         return None;
     }
     Some(Obstacle {
         account: Arc::clone(payer),
-        meter,
-        used,
-        limit,
+        ceiling,
         wanted,
-        lasting: settled > limit,
+        lasting: settled > ceiling.limit,
     })
 }

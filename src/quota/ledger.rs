@@ -4,7 +4,9 @@
 
 use super::account::{Account, FlowCounts};
 use super::gate::{Gate, NO_SLOT, Obstacle};
-use super::limits::{Limits, Meter, Refusal, UNLIMITED};
+use super::limits::{Limits, Meter, Refusal};
+use super::terms::Ceiling;
+use crate::clock::{Clock, SystemClock};
 use crate::id::Ino;
 use crate::units::Meters;
 use dashmap::DashMap;
@@ -28,6 +30,9 @@ pub struct Ledger {
     settled: Condvar,
     miscounts: AtomicU64,
     patience: Duration,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Accounts with terms, by inode: those that time passes for.
+    pub(super) watched: DashMap<Ino, Arc<Account>>,
 }
 
 /// One account's figures of one instant.
@@ -66,27 +71,36 @@ pub struct Available {
 }
 
 impl Ledger {
-    /// A ledger with the root of the mount alone.
+    /// A ledger with the root of the mount alone, by the clock of the machine.
     pub fn new(root_ino: Ino, limits: Limits) -> Arc<Self> {
-        Arc::new(Self::build(root_ino, limits, PATIENCE))
+        Self::with_clock(root_ino, limits, Arc::new(SystemClock::new()))
     }
 
-    pub(super) fn build(root_ino: Ino, limits: Limits, patience: Duration) -> Self {
+    /// The same by another clock.
+    pub fn with_clock(root_ino: Ino, limits: Limits, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self::build(root_ino, limits, PATIENCE, clock))
+    }
+
+    pub(super) fn build(root_ino: Ino, limits: Limits, patience: Duration, clock: Arc<dyn Clock>) -> Self {
         let mut gate = Gate::default();
         let root = gate.place(NO_SLOT, |slot| Account::new(root_ino, 0, slot, None, b""));
-        root.limits.store(limits);
         root.keep_flow();
         let accounts = DashMap::new();
         accounts.insert(root_ino, Arc::clone(&root));
         let (settled, miscounts) = (Condvar::new(), AtomicU64::new(0));
-        Self {
+        let ledger = Self {
             root,
             accounts,
             gate: Mutex::new(gate),
             settled,
             miscounts,
             patience,
-        }
+            clock,
+            watched: DashMap::new(),
+        };
+        ledger.watch(&ledger.root);
+        ledger.set_limits(&ledger.root, limits);
+        ledger
     }
 
     /// The account of the mount.
@@ -143,21 +157,10 @@ impl Ledger {
 
     fn retire(&self, account: Arc<Account>) {
         let slot = account.slot;
+        self.watched
+            .remove_if(&account.ino(), |_, known| Arc::ptr_eq(known, &account));
         drop(account);
         self.gate.lock().retire(slot);
-    }
-
-    /// Sets all hard limits. Below what is used: nothing is taken away, growth is refused.
-    pub fn set_limits(&self, account: &Account, limits: Limits) {
-        let gate = self.gate.lock();
-        account.limits.store(limits);
-        drop(gate);
-        self.settled.notify_all();
-    }
-
-    /// Names the level of an account and says whether history is kept for it.
-    pub fn set_level(&self, account: &Account, level: Option<&str>, is_tenant: bool) {
-        account.set_level(level, is_tenant);
     }
 
     /// Gives a directory another name below the same parent.
@@ -293,11 +296,12 @@ impl Ledger {
 
     /// The least that is left over the chain: what `df` of the directory says.
     pub fn available(&self, account: &Account) -> Available {
+        let now_s = self.now_s();
         let gate = self.gate.lock();
         let mut least = Available::default();
         for payer in gate.way_up(account.slot, NO_SLOT) {
-            narrow(&mut least.bytes, payer, Meter::Bytes);
-            narrow(&mut least.files, payer, Meter::Files);
+            narrow(&mut least.bytes, payer, Meter::Bytes, now_s);
+            narrow(&mut least.files, payer, Meter::Files, now_s);
         }
         least
     }
@@ -342,6 +346,11 @@ impl Ledger {
             .filter(|(slot, account, _)| account.total() != expected[*slot as usize]);
         let inos: HashSet<Ino> = wrong.map(|(_, account, _)| account.ino()).collect();
         inos.into_iter().collect()
+    }
+
+    /// Wakes whoever waits: what refused them may be gone.
+    pub(super) fn allowed(&self) {
+        self.settled.notify_all();
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Gate> {
@@ -415,18 +424,17 @@ impl Ledger {
     pub(super) fn refusal(&self, obstacle: Obstacle) -> Refusal {
         let Obstacle {
             account,
-            meter,
-            used,
-            limit,
+            ceiling,
             wanted,
             lasting: _,
         } = obstacle;
         Refusal {
             account: account.ino(),
             path: String::from_utf8_lossy(&account.path()).into_owned(),
-            meter,
-            used,
-            limit,
+            meter: ceiling.meter,
+            reason: ceiling.reason,
+            used: ceiling.used,
+            limit: ceiling.limit,
             wanted,
             is_mount: account.slot == self.root.slot,
         }
@@ -437,6 +445,7 @@ impl Drop for Ledger {
     fn drop(&mut self) {
         // A chain of parents as deep as the tree must not be dropped by recursion.
         self.accounts.clear();
+        self.watched.clear();
         let accounts = self.gate.get_mut().take_accounts();
         for account in &accounts {
             drop(account.cut_from_parent());
@@ -452,12 +461,10 @@ pub(super) enum Hindrance {
     Full(Obstacle),
 }
 
-fn narrow(least: &mut Option<Room>, payer: &Arc<Account>, meter: Meter) {
-    let limit = payer.limits.raw(meter);
-    if limit == UNLIMITED {
+fn narrow(least: &mut Option<Room>, payer: &Arc<Account>, meter: Meter, now_s: i64) {
+    let Some(Ceiling { used, limit, .. }) = payer.ceiling(meter, now_s) else {
         return;
-    }
-    let used = meter.of(payer.total());
+    };
     let remaining = limit.saturating_sub(used).saturating_sub(meter.of(payer.reserved()));
     if least.as_ref().is_none_or(|room| remaining < room.remaining) {
         *least = Some(Room {

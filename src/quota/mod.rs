@@ -6,25 +6,34 @@
 //! at every instant (unless a limit was set below what was there, or usage was forced in by recovery).
 //!
 //! All changes happen under one admission lock held for tens of nanoseconds, never over I/O; all figures are
-//! atomics that anyone may read without it. Not here: files, time, SQL. The lock order is: `DashMap` shard,
-//! admission lock, place of an account.
+//! atomics that anyone may read without it. Accounts with limits, tenants and the mount have terms beside them: what
+//! their day and month have used, soft limits, warnings (see `terms`). Not here: files, SQL. The lock order is:
+//! `DashMap` shard, admission lock, place or terms of an account.
 
 mod account;
+mod external;
 mod gate;
 mod ledger;
 mod limits;
 mod overrides;
 mod reservation;
+mod terms;
 mod transfer;
+mod warnings;
+mod watch;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, FlowCounts};
+pub use account::{Account, FlowCounts, MeterState};
+pub use external::{Exceeded, External, ExternalAmount, ExternalError, ExternalLimits, ExternalUsage, SavedExternal};
 pub use ledger::{Available, Ledger, Room, Usage};
-pub use limits::{Limits, Meter, Refusal};
-pub use overrides::{Bound, LimitKey, LimitOverrides};
+pub use limits::{Limits, Meter, Reason, Refusal};
+pub use overrides::{Bound, LimitKey, LimitOverrides, LimitUnit};
 pub use reservation::Reservation;
+pub use terms::{PeriodUsage, SavedTerms};
 pub use transfer::{ExchangeSide, Moved, Transfer};
+pub use warnings::{EventKind, Steps, Warned};
+pub use watch::{Event, Policy};
 pub use write::WriteAsk;

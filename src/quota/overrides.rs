@@ -2,7 +2,7 @@
 //! others leave it.
 
 use super::limits::Limits;
-use crate::units::{exact_bytes, parse_bytes};
+use crate::units::{exact_bytes, exact_seconds, parse_bytes, parse_seconds};
 use std::fmt;
 
 /// A limit as written.
@@ -30,7 +30,7 @@ impl Bound {
 }
 
 /// Names of the limits, as extended attributes and the configuration have them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum LimitKey {
     /// Plaintext bytes.
     MaxBytes,
@@ -40,11 +40,48 @@ pub enum LimitKey {
     MaxDirs,
     /// Length of one file.
     MaxFileSize,
+    /// Plaintext bytes that may be passed for the time of grace.
+    SoftBytes,
+    /// The same of files.
+    SoftFiles,
+    /// How long a soft limit may be passed, in seconds; unlimited: it only warns.
+    Grace,
+    /// New files of a day.
+    DayMaxFiles,
+    /// Growth of a day.
+    DayMaxBytes,
+    /// New files of a month.
+    MonthMaxFiles,
+    /// Growth of a month.
+    MonthMaxBytes,
+}
+
+/// What the value of a limit counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitUnit {
+    /// Bytes, with or without a unit such as `GiB`.
+    Bytes,
+    /// Plain numbers.
+    Count,
+    /// Seconds, with or without a unit such as `d`.
+    Time,
 }
 
 impl LimitKey {
     /// All of them, in the order in which they are written.
-    pub const ALL: [Self; 4] = [Self::MaxBytes, Self::MaxFiles, Self::MaxDirs, Self::MaxFileSize];
+    pub const ALL: [Self; 11] = [
+        Self::MaxBytes,
+        Self::MaxFiles,
+        Self::MaxDirs,
+        Self::MaxFileSize,
+        Self::SoftBytes,
+        Self::SoftFiles,
+        Self::Grace,
+        Self::DayMaxFiles,
+        Self::DayMaxBytes,
+        Self::MonthMaxFiles,
+        Self::MonthMaxBytes,
+    ];
 
     /// The name.
     pub fn name(self) -> &'static str {
@@ -53,6 +90,26 @@ impl LimitKey {
             Self::MaxFiles => "max_files",
             Self::MaxDirs => "max_dirs",
             Self::MaxFileSize => "max_file_size",
+            Self::SoftBytes => "soft_bytes",
+            Self::SoftFiles => "soft_files",
+            Self::Grace => "grace",
+            Self::DayMaxFiles => "day.max_files",
+            Self::DayMaxBytes => "day.max_bytes",
+            Self::MonthMaxFiles => "month.max_files",
+            Self::MonthMaxBytes => "month.max_bytes",
+        }
+    }
+
+    /// What its values count.
+    pub fn unit(self) -> LimitUnit {
+        match self {
+            Self::MaxBytes | Self::MaxFileSize | Self::SoftBytes | Self::DayMaxBytes | Self::MonthMaxBytes => {
+                LimitUnit::Bytes
+            }
+            Self::MaxFiles | Self::MaxDirs | Self::SoftFiles | Self::DayMaxFiles | Self::MonthMaxFiles => {
+                LimitUnit::Count
+            }
+            Self::Grace => LimitUnit::Time,
         }
     }
 
@@ -61,7 +118,22 @@ impl LimitKey {
         Self::ALL.into_iter().find(|key| key.name() == name)
     }
 
-    /// Reads a value: bytes with or without a unit (`5Gi`), or a count; 0 and `none` are unlimited.
+    /// Reads a value: bytes with or without a unit (`5Gi`), a count, or a time (`7d`); 0 and `none` are unlimited.
+    ///
+    /// # Errors
+    /// Says what would be allowed.
+    pub fn parse(self, text: &str) -> Result<Bound, String> {
+        self.unit().parse(text)
+    }
+
+    /// The shortest text that reads back as exactly this limit.
+    pub fn exact(self, bound: Bound) -> String {
+        self.unit().exact(bound)
+    }
+}
+
+impl LimitUnit {
+    /// See [`LimitKey::parse`].
     ///
     /// # Errors
     /// Says what would be allowed.
@@ -70,83 +142,75 @@ impl LimitKey {
             return Ok(Bound::Unlimited);
         }
         let number = match self {
-            Self::MaxBytes | Self::MaxFileSize => parse_bytes(text).map_err(|e| e.to_string())?,
-            Self::MaxFiles | Self::MaxDirs => text
+            Self::Bytes => parse_bytes(text).map_err(|e| e.to_string())?,
+            Self::Count => text
                 .parse()
                 .map_err(|_| format!("'{text}' is no whole number; allowed: 10000, or \"none\""))?,
+            Self::Time => parse_seconds(text)?,
         };
         Ok(Bound::from_number(number))
     }
 
-    /// The shortest text that reads back as exactly this limit.
+    /// See [`LimitKey::exact`].
     pub fn exact(self, bound: Bound) -> String {
-        match bound {
-            Bound::Unlimited => "none".to_owned(),
-            Bound::At(number) => match self {
-                Self::MaxBytes | Self::MaxFileSize => exact_bytes(number),
-                Self::MaxFiles | Self::MaxDirs => number.to_string(),
-            },
+        match (bound, self) {
+            (Bound::Unlimited, _) => "none".to_owned(),
+            (Bound::At(number), Self::Bytes) => exact_bytes(number),
+            (Bound::At(number), Self::Count) => number.to_string(),
+            (Bound::At(number), Self::Time) => exact_seconds(number),
         }
     }
 }
 
-/// `None` leaves the template's value.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct LimitOverrides {
-    /// Plaintext bytes.
-    pub bytes: Option<Bound>,
-    /// Inodes other than directories.
-    pub files: Option<Bound>,
-    /// Directories.
-    pub dirs: Option<Bound>,
-    /// Length of one file.
-    pub file_size: Option<Bound>,
-}
+/// Limits that are written; the others leave the template's value.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct LimitOverrides(
+    /// Most directories have none, and there may be millions. Never a box of nothing.
+    Option<Box<[Option<Bound>; LimitKey::ALL.len()]>>,
+);
 
 impl LimitOverrides {
     /// Nothing is written.
-    pub const NONE: Self = Self {
-        bytes: None,
-        files: None,
-        dirs: None,
-        file_size: None,
-    };
+    pub const NONE: Self = Self(None);
 
     /// True when nothing is written.
     pub fn is_none(&self) -> bool {
-        *self == Self::NONE
+        self.0.is_none()
     }
 
     /// These limits where they are written, the others where not.
     #[must_use]
-    pub fn over(self, template: Limits) -> Limits {
-        let pick = |bound: Option<Bound>, otherwise| bound.map_or(otherwise, Bound::limit);
-        Limits {
-            bytes: pick(self.bytes, template.bytes),
-            files: pick(self.files, template.files),
-            dirs: pick(self.dirs, template.dirs),
-            file_size: pick(self.file_size, template.file_size),
-        }
+    pub fn over(&self, template: Limits) -> Limits {
+        let written = LimitKey::ALL.into_iter().filter_map(|key| Some((key, self.get(key)?)));
+        written.fold(template, |limits, (key, bound)| limits.with(key, bound.limit()))
+    }
+
+    /// Every limit written out, so that nothing of a template is left.
+    pub fn all_of(limits: Limits) -> Self {
+        LimitKey::ALL.into_iter().fold(Self::NONE, |all, key| {
+            let limit = limits.get(key);
+            let bound = limit.map(Bound::At);
+            // What limits nothing by itself needs no word.
+            if limit == Limits::NONE.get(key) {
+                all
+            } else {
+                all.with(key, bound.or(Some(Bound::Unlimited)))
+            }
+        })
     }
 
     /// One of them.
     pub fn get(&self, key: LimitKey) -> Option<Bound> {
-        match key {
-            LimitKey::MaxBytes => self.bytes,
-            LimitKey::MaxFiles => self.files,
-            LimitKey::MaxDirs => self.dirs,
-            LimitKey::MaxFileSize => self.file_size,
-        }
+        self.0.as_ref()?[key as usize]
     }
 
     /// The same with one of them written, or no longer written.
     #[must_use]
     pub fn with(mut self, key: LimitKey, bound: Option<Bound>) -> Self {
-        match key {
-            LimitKey::MaxBytes => self.bytes = bound,
-            LimitKey::MaxFiles => self.files = bound,
-            LimitKey::MaxDirs => self.dirs = bound,
-            LimitKey::MaxFileSize => self.file_size = bound,
+        let written = self.0.get_or_insert_default();
+        written[key as usize] = bound;
+        if written.iter().all(Option::is_none) {
+            self.0 = None;
         }
         self
     }
@@ -187,26 +251,29 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_and_the_rest_is_the_templates() {
-        let written = LimitOverrides {
-            bytes: Some(Bound::At(5 << 30)),
-            files: Some(Bound::Unlimited),
-            dirs: None,
-            file_size: Some(Bound::At(1001)),
-        };
-        assert_eq!(written.to_string(), "max_bytes=5GiB max_files=none max_file_size=1001");
-        assert_eq!(LimitOverrides::parse(&written.to_string()), Ok(written));
+        let text = "max_bytes=5GiB max_files=none max_file_size=1001 soft_bytes=1GiB grace=36h day.max_files=7";
+        let written = LimitOverrides::parse(text).unwrap();
+        assert_eq!(written.to_string(), text);
+        assert_eq!(written.get(LimitKey::Grace), Some(Bound::At(36 * 3600)));
         assert_eq!(LimitOverrides::parse(""), Ok(LimitOverrides::NONE));
         let template = Limits {
             bytes: Some(1),
             files: Some(2),
             dirs: Some(3),
-            file_size: None,
+            month_bytes: Some(4),
+            ..Limits::NONE
         };
-        let over = written.over(template);
-        assert_eq!(
-            (over.bytes, over.files, over.dirs, over.file_size),
-            (Some(5 << 30), None, Some(3), Some(1001))
-        );
+        let expected = Limits {
+            bytes: Some(5 << 30),
+            files: None,
+            file_size: Some(1001),
+            soft_bytes: Some(1 << 30),
+            grace_s: Some(36 * 3600),
+            day_files: Some(7),
+            ..template
+        };
+        assert_eq!(written.over(template), expected);
+        assert_eq!(LimitOverrides::all_of(expected).over(Limits::NONE), expected);
     }
 
     #[test]
@@ -216,6 +283,7 @@ mod tests {
             ("max_byte=5", "'max_byte'"),
             ("max_bytes=-1", "negative"),
             ("max_files=1Ki", "whole number"),
+            ("grace=week", "7d"),
         ] {
             let error = LimitOverrides::parse(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

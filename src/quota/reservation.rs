@@ -5,9 +5,10 @@
 //! end only by the ledger's patience.
 
 use super::account::Account;
-use super::gate::{Gate, Obstacle, obstacle};
+use super::gate::{Asked, Gate, Obstacle, obstacle};
 use super::ledger::{Hindrance, Ledger};
-use super::limits::{Meter, Refusal, UNLIMITED};
+use super::limits::{Meter, Reason, Refusal, UNLIMITED};
+use super::terms::Ceiling;
 use super::write::WriteAsk;
 use crate::units::Meters;
 use std::sync::Arc;
@@ -65,8 +66,9 @@ impl Ledger {
     /// The account that refuses, innermost first. Only when the amount did not fit at some instant of the call even if
     /// every unfinished operation had given back what it held.
     pub fn reserve(self: &Arc<Self>, account: &Arc<Account>, wanted: Meters) -> Result<Reservation, Refusal> {
+        let now_s = self.now_s();
         let mut gate = self.lock();
-        let held = self.when_it_fits(&mut gate, |gate| hold_if_free(gate, account, wanted));
+        let held = self.when_it_fits(&mut gate, |gate| hold_if_free(gate, account, wanted, now_s));
         drop(gate);
         match held {
             Ok(()) => Ok(self.reservation(account, wanted)),
@@ -87,10 +89,11 @@ impl Ledger {
         if ask.growth() == 0 {
             return Ok((ask.size, self.reservation(account, Meters::ZERO)));
         }
+        let now_s = self.now_s();
         let mut gate = self.lock();
         let cut = self.when_it_fits(&mut gate, |gate| {
             let sized = within_file_size(gate, account, ask).map_err(Hindrance::Full)?;
-            let cut = within_room(gate, account, sized).map_err(Hindrance::Full)?;
+            let cut = within_room(gate, account, sized, now_s).map_err(Hindrance::Full)?;
             gate.hold(account, Meters::of_bytes(cut.growth()));
             Ok(cut)
         });
@@ -115,12 +118,13 @@ impl Ledger {
         if growth.is_zero() {
             return Ok(self.reservation(account, growth));
         }
+        let now_s = self.now_s();
         let mut gate = self.lock();
         let held = self.when_it_fits(&mut gate, |gate| match smallest_file_size(gate, account) {
             Some((payer, limit)) if new_length > limit => Err(Hindrance::Full(file_size_obstacle(
                 payer, limit, old_length, new_length,
             ))),
-            _ => hold_if_free(gate, account, growth),
+            _ => hold_if_free(gate, account, growth, now_s),
         });
         drop(gate);
         match held {
@@ -138,8 +142,9 @@ impl Ledger {
     }
 }
 
-fn hold_if_free(gate: &Gate, account: &Account, wanted: Meters) -> Result<(), Hindrance> {
-    if let Some(found) = obstacle(gate.chain(account).map(|(payer, _)| payer), wanted) {
+fn hold_if_free(gate: &Gate, account: &Account, wanted: Meters, now_s: i64) -> Result<(), Hindrance> {
+    let payers = gate.chain(account).map(|(payer, _)| payer);
+    if let Some(found) = obstacle(payers, wanted, Asked::Growth, now_s) {
         return Err(Hindrance::Full(found));
     }
     gate.hold(account, wanted);
@@ -159,9 +164,12 @@ fn smallest_file_size<'a>(gate: &'a Gate, account: &Account) -> Option<(&'a Arc<
 fn file_size_obstacle(payer: &Arc<Account>, limit: u64, used: u64, wanted: u64) -> Obstacle {
     Obstacle {
         account: Arc::clone(payer),
-        meter: Meter::FileSize,
-        used,
-        limit,
+        ceiling: Ceiling {
+            meter: Meter::FileSize,
+            used,
+            limit,
+            reason: Reason::Hard,
+        },
         wanted,
         lasting: true,
     }
@@ -176,33 +184,29 @@ fn within_file_size(gate: &Gate, account: &Account, ask: WriteAsk) -> Result<Wri
         .ok_or_else(|| file_size_obstacle(payer, limit, ask.old_length, wanted))
 }
 
-fn within_room(gate: &Gate, account: &Account, ask: WriteAsk) -> Result<WriteAsk, Obstacle> {
+fn within_room(gate: &Gate, account: &Account, ask: WriteAsk, now_s: i64) -> Result<WriteAsk, Obstacle> {
     let mut cut = ask;
     let mut for_now = None;
     for (payer, _) in gate.chain(account) {
-        let limit = payer.limits.raw(Meter::Bytes);
-        if limit == UNLIMITED {
-            continue;
+        let of_bytes = payer.growth_meters().iter().filter(|meter| meter.is_bytes());
+        for ceiling in of_bytes.filter_map(|&meter| payer.ceiling(meter, now_s)) {
+            let settled_room = ceiling.limit.saturating_sub(ceiling.used);
+            let room = settled_room.saturating_sub(payer.reserved.load().bytes);
+            if let Some(smaller) = cut.within_room(room) {
+                cut = smaller;
+                continue;
+            }
+            let found = Obstacle {
+                account: Arc::clone(payer),
+                ceiling,
+                wanted: ask.growth(),
+                lasting: ask.within_room(settled_room).is_none(),
+            };
+            if found.lasting {
+                return Err(found);
+            }
+            for_now.get_or_insert(found);
         }
-        let used = payer.total.load().bytes;
-        let settled_room = limit.saturating_sub(used);
-        let room = settled_room.saturating_sub(payer.reserved.load().bytes);
-        if let Some(smaller) = cut.within_room(room) {
-            cut = smaller;
-            continue;
-        }
-        let found = Obstacle {
-            account: Arc::clone(payer),
-            meter: Meter::Bytes,
-            used,
-            limit,
-            wanted: ask.growth(),
-            lasting: ask.within_room(settled_room).is_none(),
-        };
-        if found.lasting {
-            return Err(found);
-        }
-        for_now.get_or_insert(found);
     }
     for_now.map_or(Ok(cut), Err)
 }

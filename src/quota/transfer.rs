@@ -10,7 +10,7 @@
 //! that the I/O needs before the beginning, and holds the inode locks of moved and replaced files throughout.
 
 use super::account::Account;
-use super::gate::{Flight, Gate, NO_SLOT, obstacle};
+use super::gate::{Asked, Flight, Gate, NO_SLOT, obstacle};
 use super::ledger::{Hindrance, Ledger};
 use super::limits::Refusal;
 use crate::units::Meters;
@@ -175,12 +175,13 @@ impl Ledger {
     }
 
     fn begin_files(self: &Arc<Self>, work: FileWork) -> Result<Transfer, Refusal> {
+        let now_s = self.now_s();
         let mut gate = self.lock();
         let held = self.when_it_fits(&mut gate, |gate| {
             if gate.flight.is_some() {
                 return Err(Hindrance::Busy);
             }
-            work.begin(gate)
+            work.begin(gate, now_s)
         });
         drop(gate);
         match held {
@@ -193,12 +194,13 @@ impl Ledger {
     }
 
     fn begin_tree(self: &Arc<Self>, work: TreeWork) -> Result<Transfer, Refusal> {
+        let now_s = self.now_s();
         let mut gate = self.lock();
         let begun = self.when_it_fits(&mut gate, |gate| {
             if gate.flight.is_some() || gate.transfers_count > 0 {
                 return Err(Hindrance::Busy);
             }
-            work.begin(gate)
+            work.begin(gate, now_s)
         });
         drop(gate);
         match begun {
@@ -252,11 +254,11 @@ impl FileWork {
         ]
     }
 
-    fn begin(&self, gate: &mut Gate) -> Result<(), Hindrance> {
+    fn begin(&self, gate: &mut Gate, now_s: i64) -> Result<(), Hindrance> {
         let stop = gate.common(self.from.slot, self.to.slot);
         let ends = [self.to.slot, self.from.slot];
         for (end, need) in ends.into_iter().zip(self.needs()) {
-            if let Some(found) = obstacle(gate.way_up(end, stop), need) {
+            if let Some(found) = obstacle(gate.way_up(end, stop), need, Asked::Move, now_s) {
                 return Err(Hindrance::Full(found));
             }
         }
@@ -303,7 +305,7 @@ enum Begun {
 }
 
 impl TreeWork {
-    fn begin(&self, gate: &mut Gate) -> Result<Begun, Hindrance> {
+    fn begin(&self, gate: &mut Gate, now_s: i64) -> Result<Begun, Hindrance> {
         if self.closes_a_circle(gate) {
             return Ok(Begun::Impossible);
         }
@@ -316,9 +318,10 @@ impl TreeWork {
             (self.a_home.slot, back.saturating_sub(early_a), self.back.reserved()),
         ];
         for (home, charged, held) in arrivals {
-            if let Some(mut found) = obstacle(gate.way_up(home, stop), charged.saturating_add(held)) {
+            let refused = |amount| obstacle(gate.way_up(home, stop), amount, Asked::Move, now_s);
+            if let Some(mut found) = refused(charged.saturating_add(held)) {
                 // What is only promised inside the tree may be given back too.
-                found.lasting &= obstacle(gate.way_up(home, stop), charged).is_some_and(|found| found.lasting);
+                found.lasting &= refused(charged).is_some_and(|found| found.lasting);
                 return Err(Hindrance::Full(found));
             }
         }

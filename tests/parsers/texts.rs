@@ -41,7 +41,7 @@ pub fn config(bytes: &[u8]) {
             .map(str::as_bytes)
             .collect();
         let placement = config.placement(&place);
-        assert!(placement.limits.bytes != Some(0), "0 is written for no limit");
+        assert!(placement.policy.limits.bytes != Some(0), "0 is written for no limit");
         let _ = (
             config.date_names(&place, today, tomorrow),
             config.is_past_date(&place, today),

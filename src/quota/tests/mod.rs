@@ -4,6 +4,7 @@ mod model;
 mod ops;
 mod races;
 mod renames;
+mod terms;
 
 use super::*;
 use crate::id::Ino;

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::clock::SystemClock;
+
 struct Dir {
     account: Arc<Account>,
     parent: Option<usize>,
@@ -31,7 +33,8 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let ledger = Arc::new(Ledger::build(Ino(1), Limits::NONE, Duration::ZERO));
+        let clock = Arc::new(SystemClock::new());
+        let ledger = Arc::new(Ledger::build(Ino(1), Limits::NONE, Duration::ZERO, clock));
         let root = Dir {
             account: Arc::clone(ledger.root()),
             parent: None,

@@ -77,7 +77,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         bytes,
         files,
         dirs,
-        file_size: None,
+        ..Limits::NONE
     })
 }
 

@@ -3,6 +3,10 @@
 //! The arithmetic is the proleptic Gregorian calendar by eras of 400 years (146,097 days), with years
 //! that begin in March so that the leap day comes last.
 
+mod zone;
+
+pub use zone::Zone;
+
 use std::fmt;
 
 /// Seconds of a UTC day; leap seconds do not exist in Unix time.
@@ -81,6 +85,16 @@ impl CivilDate {
         Self::from_days(self.days() + 1)
     }
 
+    /// The first day of the month after.
+    #[must_use]
+    pub fn next_month(self) -> Self {
+        let (year, month) = match self.month {
+            12 => (self.year + 1, 1),
+            month => (self.year, month + 1),
+        };
+        Self { year, month, day: 1 }
+    }
+
     /// First second after this day: when its period ends.
     pub fn next_day_start_unix_s(self) -> i64 {
         self.next().start_unix_s()
@@ -114,6 +128,13 @@ impl CivilDate {
     pub fn month_name(self) -> &'static str {
         MONTH_NAMES[usize::from(self.month.clamp(1, 12) - 1)]
     }
+}
+
+/// `2026-11-21T00:00:00Z`: a time as texts and rows have it, in UTC.
+pub fn timestamp(unix_s: u64) -> String {
+    let day = CivilDate::from_unix_s(unix_s.cast_signed()).day_key();
+    let (hours, minutes, seconds) = (unix_s / 3600 % 24, unix_s / 60 % 60, unix_s % 60);
+    format!("{day}T{hours:02}:{minutes:02}:{seconds:02}Z")
 }
 
 /// True for `Jan` to `Dec`, in this spelling alone.
