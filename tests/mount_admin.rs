@@ -333,6 +333,50 @@ fn usage_history_buckets_alerts_and_metrics_tell_what_the_mount_holds() {
     assert_eq!(get(&mount, "/readyz").is(200).json()["ready"], true);
 }
 
+#[test]
+fn operations_of_a_month_are_counted_by_tenant_and_saved() {
+    let mut mount = Mount::with_config(format!("{RULES}[rules.limits.tenant]\nmax_files = 2\n"));
+    let acme = mount.dir("acme");
+    fs::write(acme.join("a"), "x").expect("a recording");
+    fs::write(acme.join("b"), "x").expect("a recording");
+    refused(File::create_new(acme.join("c")), Errno::DQUOT);
+    fs::read(acme.join("a")).expect("a reader");
+    fs::remove_file(acme.join("b")).expect("a deletion");
+    common::names(&acme);
+    let month = get(&mount, "/api/v1/tenants/acme/stats").is(200).json()["month"].clone();
+    let month = month.as_str().expect("a month").to_owned();
+    let check = |mount: &Mount| {
+        let told = get(mount, &format!("/api/v1/tenants/acme/stats?month={month}"))
+            .is(200)
+            .json();
+        for (key, count) in [
+            ("create", 2),
+            ("read", 1),
+            ("delete", 1),
+            ("list", 1),
+            ("denied", 1),
+            ("write", 0),
+        ] {
+            assert_eq!(told[key], count, "{key}: {told}");
+        }
+        assert!(told["stat"].as_u64().expect("a count") > 0, "{told}");
+        let bucket = get(mount, "/buckets/acme?stats").is(200).json();
+        let seen = ["get_count", "put_count", "delete_count", "list_count"].map(|key| bucket[key].clone());
+        assert_eq!(seen, [1, 2, 1, 1].map(Value::from));
+    };
+    check(&mount);
+    mount.remount();
+    check(&mount);
+    let before = get(&mount, "/buckets/acme?stats&month=2001-01").is(200).json();
+    assert_eq!(before["get_count"], 0);
+    get(&mount, "/buckets/acme?stats&month=2001-13").is(400);
+    assert_eq!(
+        get(&mount, "/api/v1/tenants/acme/stats").is(200).json()["tenant"],
+        "acme"
+    );
+    get(&mount, "/api/v1/tenants/nobody/stats").is(404);
+}
+
 /// Where the daemon says that it listens.
 fn tcp(mount: &Mount) -> TcpStream {
     let address = until("the daemon listens", || {

@@ -1,4 +1,6 @@
-//! The paths of IronBucket: a tenant as a bucket, its quota in JSON and in headers.
+//! A tenant as IronBucket has a bucket: its quota in JSON and in headers, and what was done in a month.
+
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -6,18 +8,32 @@ use axum::response::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Shared;
 use super::access::Who;
+use super::accounts::blocking;
 use super::problem::Problem;
 use super::tracker::{Path, Query};
+use super::{Services, Shared};
 use crate::config::Scope;
-use crate::period::timestamp;
+use crate::db;
+use crate::period::{CivilDate, timestamp};
+use crate::quota::{Account, OperationCounts, OperationKind};
 
 #[derive(Deserialize, IntoParams)]
 pub struct Asked {
     /// The quota; asked for by its name alone.
-    #[param(value_type = Option<String>, allow_reserved)]
+    #[param(value_type = Option<String>)]
     quota: Option<String>,
+    /// What was done in a month; asked for by its name alone.
+    #[param(value_type = Option<String>)]
+    stats: Option<String>,
+    /// That month, `YYYY-MM`; not given: the one that is (UTC).
+    month: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+pub struct Month {
+    /// `YYYY-MM`; not given: the one that is (UTC).
+    month: Option<String>,
 }
 
 /// As IronBucket's `.quota` file has it.
@@ -31,9 +47,50 @@ pub struct BucketQuota {
     last_updated: String,
 }
 
-/// Quota of a tenant.
+/// As IronBucket's `.stats/YYYY-MM.json` has it.
+#[derive(Serialize, ToSchema)]
+pub struct BucketStats {
+    /// Files opened to be read.
+    get_count: u64,
+    /// Files that came to be, or were opened to be written.
+    put_count: u64,
+    delete_count: u64,
+    list_count: u64,
+    /// Look-ups and attributes, as far as the kernel asked.
+    head_count: u64,
+    /// Nothing is uploaded in parts here: always 0.
+    multipart_count: u64,
+    /// RFC 3339, UTC.
+    last_updated: String,
+}
+
+/// Either, by what was asked for.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Told {
+    Quota(BucketQuota),
+    Stats(BucketStats),
+}
+
+/// What was done below a tenant in a month.
+#[derive(Serialize, ToSchema)]
+pub struct TenantStats {
+    tenant: String,
+    /// `YYYY-MM`, UTC.
+    month: String,
+    read: u64,
+    write: u64,
+    create: u64,
+    delete: u64,
+    list: u64,
+    stat: u64,
+    /// Refused by a limit.
+    denied: u64,
+}
+
+/// Quota of a tenant (`?quota`), or what was done in a month (`?stats`).
 #[utoipa::path(get, path = "/buckets/{tenant}", params(("tenant" = String, Path), Asked),
-    responses((status = 200, body = BucketQuota, headers(
+    responses((status = 200, body = Told, headers(
         ("X-Amz-Bucket-Usage" = u64, description = "bytes"),
         ("X-Amz-Bucket-Quota" = u64, description = "bytes; not sent where there is no limit"),
         ("X-Amz-Bucket-Objects" = u64))),
@@ -43,27 +100,97 @@ pub async fn get(
     who: Who,
     Path(tenant): Path<String>,
     Query(asked): Query<Asked>,
-) -> Result<(HeaderMap, Json<BucketQuota>), Problem> {
+) -> Result<(HeaderMap, Json<Told>), Problem> {
     who.may(Scope::Read, Some(&tenant))?;
-    if asked.quota.is_none() {
-        return Err(Problem::bad("ask for /buckets/TENANT?quota"));
+    if asked.quota.is_none() && asked.stats.is_none() {
+        return Err(Problem::bad("ask for /buckets/TENANT?quota or /buckets/TENANT?stats"));
     }
     let account = services.fs.account_at(tenant.as_bytes())?;
     let usage = services.fs.ledger().usage(&account);
-    let told = BucketQuota {
-        max_size_bytes: usage.limits.bytes,
-        current_usage_bytes: usage.total.bytes,
-        object_count: usage.total.files,
-        last_updated: timestamp(services.clock.now().as_secs()),
+    let last_updated = timestamp(services.clock.now().as_secs());
+    let told = if asked.quota.is_some() {
+        Told::Quota(BucketQuota {
+            max_size_bytes: usage.limits.bytes,
+            current_usage_bytes: usage.total.bytes,
+            object_count: usage.total.files,
+            last_updated,
+        })
+    } else {
+        let (_, counts) = operations(&services, &account, asked.month).await?;
+        Told::Stats(BucketStats {
+            get_count: counts.of(OperationKind::Read),
+            put_count: counts.of(OperationKind::Create) + counts.of(OperationKind::Write),
+            delete_count: counts.of(OperationKind::Delete),
+            list_count: counts.of(OperationKind::List),
+            head_count: counts.of(OperationKind::Stat),
+            multipart_count: 0,
+            last_updated,
+        })
     };
     let mut headers = HeaderMap::new();
     let mut put = |name: &'static str, value: u64| {
         headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
     };
-    put("x-amz-bucket-usage", told.current_usage_bytes);
-    put("x-amz-bucket-objects", told.object_count);
-    if let Some(limit) = told.max_size_bytes {
+    put("x-amz-bucket-usage", usage.total.bytes);
+    put("x-amz-bucket-objects", usage.total.files);
+    if let Some(limit) = usage.limits.bytes {
         put("x-amz-bucket-quota", limit);
     }
     Ok((headers, Json(told)))
+}
+
+/// What was done below a tenant in a month.
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/stats", params(("tenant" = String, Path), Month),
+    responses((status = 200, body = TenantStats), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+pub async fn stats(
+    State(services): Shared,
+    who: Who,
+    Path(tenant): Path<String>,
+    Query(asked): Query<Month>,
+) -> Result<Json<TenantStats>, Problem> {
+    who.may(Scope::Read, Some(&tenant))?;
+    let account = services.fs.account_at(tenant.as_bytes())?;
+    let (month, counts) = operations(&services, &account, asked.month).await?;
+    Ok(Json(TenantStats {
+        tenant,
+        month,
+        read: counts.of(OperationKind::Read),
+        write: counts.of(OperationKind::Write),
+        create: counts.of(OperationKind::Create),
+        delete: counts.of(OperationKind::Delete),
+        list: counts.of(OperationKind::List),
+        stat: counts.of(OperationKind::Stat),
+        denied: counts.of(OperationKind::Denied),
+    }))
+}
+
+/// Counts of a month (`None`: the one that is): what is saved, and of the month that is also what is not.
+async fn operations(
+    services: &Services,
+    account: &Arc<Account>,
+    month: Option<String>,
+) -> Result<(String, OperationCounts), Problem> {
+    let now_s = services.clock.now().as_secs();
+    let current = CivilDate::from_unix_s(now_s.cast_signed()).month_key();
+    let month = month.unwrap_or_else(|| current.clone());
+    if CivilDate::from_month_key(&month).is_none() {
+        return Err(Problem::bad(format!(
+            "month: '{month}' is not allowed; YYYY-MM such as {current}"
+        )));
+    }
+    if !account.is_tenant() && !account.is_root() {
+        return Err(Problem::not_found("operations are counted for tenants alone"));
+    }
+    let (path, tenant, asked) = (
+        services.database.clone(),
+        String::from_utf8_lossy(&account.path()).into_owned(),
+        month.clone(),
+    );
+    let saved = blocking(move || Ok(db::open_read_only(&path)?.operations(&tenant, &asked)?)).await?;
+    let pending = if month == current {
+        account.pending_operations()
+    } else {
+        OperationCounts::default()
+    };
+    Ok((month, saved.plus(pending)))
 }

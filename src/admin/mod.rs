@@ -89,6 +89,7 @@ fn paths() -> OpenApiRouter<Arc<Services>> {
         .routes(routes!(tracker::set_limits))
         .routes(routes!(tracker::reset))
         .routes(routes!(buckets::get))
+        .routes(routes!(buckets::stats))
         .routes(routes!(accounts::list))
         .routes(routes!(accounts::get, accounts::set))
         .routes(routes!(accounts::reset))

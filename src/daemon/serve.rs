@@ -262,6 +262,10 @@ fn keep_house(fs: &FileSystem, house: House<'_>, invalidator: &Invalidator) {
             house.writer.poke();
         }
         round += 1;
+        // What was only read and looked at is saved too, if later.
+        if round.is_multiple_of(DATE_DIRECTORIES_EVERY) && !fs.ledger().root().pending_operations().is_zero() {
+            house.writer.poke();
+        }
         if round.is_multiple_of(GIVE_BACK_EVERY) && fs.shrink() {
             sys::allocator::give_back();
         }

@@ -11,7 +11,7 @@ use crate::admin::Books;
 use crate::clock::Clock;
 use crate::daemon::baseline;
 use crate::daemon::ledger_load::link_rows;
-use crate::db::{Ask, Batch, Collected, DayDelta, DirRow, TermsRow};
+use crate::db::{Ask, Batch, Collected, DayDelta, DirRow, OperationsDelta, TermsRow};
 use crate::fs::{FileSystem, LinkCharge};
 use crate::id::Ino;
 use crate::period::CivilDate;
@@ -82,7 +82,7 @@ impl WriteBack {
             }
         };
         batch.dirs = accounts.iter().map(|account| row(account, &charges)).collect();
-        let flows = self.days(&accounts, &mut batch.days);
+        let flows = self.days(&accounts, &mut batch);
         let termed = self.terms(ask, &mut batch.terms);
         batch.external = self.books.external.take(ask == Ask::Everything);
         batch.audit = self.books.take_audit();
@@ -100,9 +100,9 @@ impl WriteBack {
         found
     }
 
-    /// Rows of the day for the mount and for every tenant above the accounts.
-    fn days(&mut self, accounts: &[Arc<Account>], days: &mut Vec<DayDelta>) -> Vec<(Arc<Account>, FlowCounts)> {
-        let date = self.day.day_key();
+    /// Rows of the day for the mount, every tenant above the accounts, and those below whom something was done.
+    fn days(&mut self, accounts: &[Arc<Account>], batch: &mut Batch) -> Vec<(Arc<Account>, FlowCounts)> {
+        let (date, month) = (self.day.day_key(), self.day.month_key());
         self.day = today(&*self.clock);
         let mut payers: HashMap<Ino, Arc<Account>> = HashMap::new();
         payers.insert(self.fs.ledger().root().ino(), self.fs.ledger().root().clone());
@@ -115,13 +115,26 @@ impl WriteBack {
                 }
             }
         }
+        let used = self.fs.ledger().watched().into_iter();
+        payers.extend(
+            used.filter(|account| account.is_tenant() && !account.pending_operations().is_zero())
+                .map(|account| (account.ino(), account)),
+        );
         let mut flows = Vec::new();
         for (_, payer) in payers {
             let flow = payer.take_flow();
             let total = payer.total();
-            days.push(DayDelta {
+            let tenant = String::from_utf8_lossy(&payer.path()).into_owned();
+            if !flow.operations.is_zero() {
+                batch.operations.push(OperationsDelta {
+                    month: month.clone(),
+                    tenant: tenant.clone(),
+                    counts: flow.operations,
+                });
+            }
+            batch.days.push(DayDelta {
                 date: date.clone(),
-                tenant: String::from_utf8_lossy(&payer.path()).into_owned(),
+                tenant,
                 total_files: total.files,
                 total_size_bytes: total.bytes,
                 recordings_added: flow.files_added,

@@ -13,7 +13,7 @@ use super::open::{self, BUSY_TIMEOUT, FileId, Found};
 use super::rows::{
     Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, PlaceRow, SealedRow, Snapshot, TermsRow,
 };
-use super::{Error, baseline, external, load, terms};
+use super::{Error, baseline, external, load, operations, terms};
 use crate::id::Ino;
 use crate::quota::SavedExternal;
 
@@ -302,6 +302,7 @@ fn put_batch(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     for day in &batch.days {
         put_day(db, day, batch.at_s)?;
     }
+    operations::put(db, &batch.operations)?;
     baseline::forget(db, &batch.unsealed, &batch.gone)?;
     if batch.baseline_lost {
         lose_baseline(db, batch.at_s)?;

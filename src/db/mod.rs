@@ -8,6 +8,7 @@ mod error;
 mod external;
 mod load;
 mod open;
+mod operations;
 mod reader;
 mod rows;
 mod schema;
@@ -23,7 +24,8 @@ pub use error::Error;
 pub use open::Found;
 pub use reader::{Reader, check_writable, open_read_only};
 pub use rows::{
-    AuditRow, Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, PlaceRow, SealedRow, Snapshot, TermsRow,
+    AuditRow, Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, OperationsDelta, PlaceRow, SealedRow,
+    Snapshot, TermsRow,
 };
 pub use totals::Totals;
 pub use writer::{Ask, Collected, Writer, WriterStatus};

@@ -10,8 +10,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::open::{self, BUSY_TIMEOUT};
 use super::rows::{DayRow, LastRun, PlaceRow, SealedRow, Snapshot};
-use super::{Error, baseline, load};
+use super::{Error, baseline, load, operations};
 use crate::id::Ino;
+use crate::quota::OperationCounts;
 
 /// A read-only connection.
 pub struct Reader {
@@ -69,6 +70,11 @@ impl Reader {
     /// The newest `count` days of one tenant, newest first; `""` is the whole mount.
     pub fn days(&self, tenant: &str, count: u32) -> Result<Vec<DayRow>, Error> {
         self.read(|db| load::days(db, tenant, count))
+    }
+
+    /// What was done in a month (`2026-11`) below one tenant; `""` is the whole mount.
+    pub fn operations(&self, tenant: &str, month: &str) -> Result<OperationCounts, Error> {
+        self.read(|db| operations::of(db, tenant, month))
     }
 
     /// What is known of a sealed file. A file of an older schema knows nothing.

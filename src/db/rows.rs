@@ -2,7 +2,7 @@
 //! They carry no behaviour, so that the ledger, a scan and the database can be compared row by row.
 
 use crate::id::Ino;
-use crate::quota::{LimitOverrides, SavedExternal, SavedTerms};
+use crate::quota::{LimitOverrides, OperationCounts, SavedExternal, SavedTerms};
 use crate::units::Meters;
 
 /// One directory. The root is its own parent and has an empty name.
@@ -81,6 +81,17 @@ pub struct DayDelta {
     pub bytes_deleted: u64,
 }
 
+/// What was done in a month below one tenant since the last write-back.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct OperationsDelta {
+    /// Period key, `2026-11`.
+    pub month: String,
+    /// Name of the tenant; empty for the whole mount.
+    pub tenant: String,
+    /// Added to what the row holds.
+    pub counts: OperationCounts,
+}
+
 /// One row of `storage_usage_log`. Times are seconds since 1970.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct DayRow {
@@ -107,6 +118,7 @@ pub struct Batch {
     /// Inodes that have no link rows any more.
     pub removed_links: Vec<Ino>,
     pub days: Vec<DayDelta>,
+    pub operations: Vec<OperationsDelta>,
     /// Rows to insert or to put in place of those with the same `ino`.
     pub terms: Vec<TermsRow>,
     /// Counters that others feed, the same.

@@ -104,6 +104,18 @@ CREATE TABLE quota_usage (
     last_updated TEXT NOT NULL,
     UNIQUE (tenant_id, period, quota_type)
 ) STRICT;
+CREATE TABLE operation_log (
+    month   TEXT NOT NULL,
+    tenant  TEXT NOT NULL,
+    reads   INTEGER NOT NULL,
+    writes  INTEGER NOT NULL,
+    creates INTEGER NOT NULL,
+    deletes INTEGER NOT NULL,
+    lists   INTEGER NOT NULL,
+    stats   INTEGER NOT NULL,
+    denied  INTEGER NOT NULL,
+    PRIMARY KEY (month, tenant)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE quota_audit (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
     at      TEXT NOT NULL,
@@ -129,6 +141,7 @@ const PROBES: &[&str] = &[
             bytes_over_since, files_over_since, warned FROM terms LIMIT 0",
     "SELECT tenant_id, message_limit, bandwidth_limit_bytes, created_at, updated_at FROM quota_limits LIMIT 0",
     "SELECT id, tenant_id, period, quota_type, used, last_updated FROM quota_usage LIMIT 0",
+    "SELECT month, tenant, reads, writes, creates, deletes, lists, stats, denied FROM operation_log LIMIT 0",
     "SELECT id, at, who, action, subject, detail FROM quota_audit LIMIT 0",
 ];
 

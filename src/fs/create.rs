@@ -14,7 +14,7 @@ use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
 use crate::fs::remove::length_under_lock;
 use crate::fs::{Caller, Entry, FileSystem, NewMode, OpenMode, Opened, c_name, mark};
-use crate::quota::{Account, Reservation};
+use crate::quota::{Account, OperationKind, Reservation};
 use crate::store::tree::{link, make_directory, make_node, make_symlink, set_mode, stat_fd};
 use crate::units::Meters;
 
@@ -75,6 +75,7 @@ impl FileSystem {
         // It is on disk, so it counts, whatever goes wrong from here on.
         reservation.claim(Meters::of_file(0));
         self.ledger.count_added(&account, 1, 0);
+        self.ledger.count_operation(&account, OperationKind::Create);
         self.finish_inode(parent, file.as_fd(), mode.bits, caller)?;
         let (node, entry) = self.meet_made(&account, &file)?;
         self.notes.placed(node.ino, account.ino(), name.to_bytes());

@@ -15,6 +15,7 @@ use crate::fs::handles::Handle;
 use crate::fs::node::Node;
 use crate::fs::{Entry, FileSystem};
 use crate::id::{Fh, Ino};
+use crate::quota::OperationKind;
 use crate::store::tree::stat_fd;
 
 /// Bytes of names fetched from the backing directory at a time: about what goes into one answer, for the
@@ -92,6 +93,7 @@ impl FileSystem {
         if !node.is_directory() {
             return Err(Errno::ENOTDIR);
         }
+        self.count(&node, OperationKind::List);
         let remembered = self.remembered(&node);
         let pin = self.nodes.pin(&node);
         let fh = self.handles.insert(Handle::directory(pin, Stream::default()));

@@ -13,7 +13,7 @@ use crate::fs::handles::Handle;
 use crate::fs::node::{FileState, Node};
 use crate::fs::{Caller, FileSystem};
 use crate::id::Fh;
-use crate::quota::WriteAsk;
+use crate::quota::{OperationKind, WriteAsk};
 use crate::sealed::length::{SizeOnDisk, classify};
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
@@ -72,7 +72,16 @@ impl FileSystem {
     /// EIO when its head does not open (logged once); errors of the backing open.
     pub fn open(&self, number: u64, how: OpenMode, caller: Caller) -> FsResult<Opened> {
         let node = self.nodes.get(number)?;
-        self.open_node(&node, how, caller)
+        let opened = self.open_node(&node, how, caller)?;
+        self.count(
+            &node,
+            if how.writes {
+                OperationKind::Write
+            } else {
+                OperationKind::Read
+            },
+        );
+        Ok(opened)
     }
 
     pub(super) fn open_node(&self, node: &Arc<Node>, how: OpenMode, caller: Caller) -> FsResult<Opened> {

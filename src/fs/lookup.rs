@@ -13,7 +13,7 @@ use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node};
 use crate::fs::{Attr, Caller, Entry, FileSystem, Found, c_name};
 use crate::id::Ino;
-use crate::quota::Account;
+use crate::quota::{Account, OperationKind};
 use crate::sealed::length::{SizeOnDisk, classify};
 use crate::store::sealed_file::SealedFile;
 use crate::store::tree::stat_fd;
@@ -29,7 +29,11 @@ impl FileSystem {
         let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
         match found {
             Ok(_) if self.may_still_make(&parent, &name, caller) => Ok(Found::AbsentForNow),
-            Ok(stat) => self.meet(&parent, &name, &stat).map(|(_, entry)| Found::Entry(entry)),
+            Ok(stat) => {
+                let (node, entry) = self.meet(&parent, &name, &stat)?;
+                self.count(&node, OperationKind::Stat);
+                Ok(Found::Entry(entry))
+            }
             Err(Errno::ENOENT) => self.lookup_absent(&parent, &name, caller),
             Err(e) => Err(e),
         }
@@ -162,7 +166,19 @@ impl FileSystem {
     /// ESTALE when it is gone.
     pub fn getattr(&self, number: u64) -> FsResult<Attr> {
         let node = self.nodes.get(number)?;
+        self.count(&node, OperationKind::Stat);
         self.attr_of(&node)
+    }
+
+    /// Counts what was done to a node for the statistics of its tenant.
+    pub(super) fn count(&self, node: &Node, operation: OperationKind) {
+        if node.is_directory() {
+            if let Some(account) = self.ledger.account(node.ino) {
+                self.ledger.count_operation(&account, operation);
+            }
+        } else {
+            self.ledger.count_operation(&node.file.home.read(), operation);
+        }
     }
 
     pub(super) fn attr_of(&self, node: &Arc<Node>) -> FsResult<Attr> {
@@ -218,6 +234,9 @@ impl FileSystem {
     /// Answers a refusal: logged once per burst.
     pub(super) fn refused(&self, refusal: &crate::quota::Refusal) -> Errno {
         self.refusals.note(refusal, self.clock.monotonic(), self.clock.now());
+        if let Some(account) = self.ledger.account(refusal.account) {
+            self.ledger.count_operation(&account, OperationKind::Denied);
+        }
         Errno(refusal.errno())
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Statx};
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{FileState, Meeting, Node};
 use crate::fs::{FileSystem, c_name, mark};
-use crate::quota::Account;
+use crate::quota::{Account, OperationKind};
 use crate::sealed::length::{SizeOnDisk, classify};
 use crate::store::tree::{remove_directory, stat_fd, unlink};
 use crate::units::Meters;
@@ -52,6 +52,7 @@ impl FileSystem {
         });
         parent.with_path(&self.tree, |dir| unlink(dir, &name))?;
         node.keep(held);
+        self.ledger.count_operation(&account, OperationKind::Delete);
         self.name_gone(
             node,
             &mut state,

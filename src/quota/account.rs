@@ -5,6 +5,7 @@
 //! [`super::Ledger::usage`] gives that.
 
 use super::limits::{AtomicLimits, Limits, Meter, Reason, UNLIMITED};
+use super::operations::{OperationCounts, OperationKind};
 use super::overrides::LimitOverrides;
 use super::terms::{Ceiling, PeriodUsage, SavedTerms, Terms};
 use crate::id::Ino;
@@ -278,6 +279,11 @@ impl Account {
         self.flow.get().map(AsRef::as_ref)
     }
 
+    /// What was done and is not taken yet.
+    pub fn pending_operations(&self) -> OperationCounts {
+        self.flow().map(Flow::operations).unwrap_or_default()
+    }
+
     /// Takes what was added and deleted since the last call. Zero where no flow is kept.
     pub fn take_flow(&self) -> FlowCounts {
         self.flow().map(Flow::take).unwrap_or_default()
@@ -381,6 +387,8 @@ pub struct FlowCounts {
     pub bytes_added: u64,
     /// Bytes given back by deletion.
     pub bytes_deleted: u64,
+    /// What was done.
+    pub operations: OperationCounts,
 }
 
 #[derive(Debug, Default)]
@@ -389,6 +397,7 @@ pub(super) struct Flow {
     files_deleted: AtomicU64,
     bytes_added: AtomicU64,
     bytes_deleted: AtomicU64,
+    operations: [AtomicU64; OperationKind::ALL.len()],
 }
 
 impl Flow {
@@ -397,6 +406,19 @@ impl Flow {
         self.files_deleted.fetch_add(counts.files_deleted, Ordering::Relaxed);
         self.bytes_added.fetch_add(counts.bytes_added, Ordering::Relaxed);
         self.bytes_deleted.fetch_add(counts.bytes_deleted, Ordering::Relaxed);
+        for (cell, count) in self.operations.iter().zip(counts.operations.0) {
+            if count > 0 {
+                cell.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn note(&self, operation: OperationKind) {
+        self.operations[operation as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn operations(&self) -> OperationCounts {
+        OperationCounts(self.operations.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
     }
 
     fn take(&self) -> FlowCounts {
@@ -405,6 +427,7 @@ impl Flow {
             files_deleted: self.files_deleted.swap(0, Ordering::Relaxed),
             bytes_added: self.bytes_added.swap(0, Ordering::Relaxed),
             bytes_deleted: self.bytes_deleted.swap(0, Ordering::Relaxed),
+            operations: OperationCounts(self.operations.each_ref().map(|cell| cell.swap(0, Ordering::Relaxed))),
         }
     }
 }

@@ -5,6 +5,7 @@
 use super::account::{Account, FlowCounts};
 use super::gate::{Gate, NO_SLOT, Obstacle};
 use super::limits::{Limits, Meter, Refusal};
+use super::operations::OperationKind;
 use super::terms::Ceiling;
 use crate::clock::{Clock, SystemClock};
 use crate::id::Ino;
@@ -270,6 +271,18 @@ impl Ledger {
                 ..FlowCounts::default()
             },
         );
+    }
+
+    /// Counts what was done for the statistics of the tenants above and of the mount.
+    pub fn count_operation(&self, home: &Account, operation: OperationKind) {
+        let gate = self.gate.lock();
+        let payers = gate.way_up(home.slot, NO_SLOT);
+        for flow in payers
+            .filter(|payer| payer.is_tenant() || payer.slot == self.root.slot)
+            .filter_map(|payer| payer.flow())
+        {
+            flow.note(operation);
+        }
     }
 
     fn count_flow(&self, home: &Account, counts: FlowCounts) {

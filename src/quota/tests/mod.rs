@@ -410,11 +410,16 @@ fn flow_is_kept_on_tenants_and_the_mount() {
     );
     ledger.count_added(&chain[2], 1, 100);
     ledger.count_deleted(&chain[2], 2, 30);
+    ledger.count_operation(&chain[2], OperationKind::List);
+    let mut operations = OperationCounts::default();
+    operations.0[OperationKind::List as usize] = 1;
+    assert_eq!(chain[1].pending_operations(), operations);
     let expected = FlowCounts {
         files_added: 1,
         files_deleted: 2,
         bytes_added: 100,
         bytes_deleted: 30,
+        operations,
     };
     assert_eq!(
         (chain[0].take_flow(), chain[2].take_flow()),
