@@ -202,6 +202,8 @@ fn what_is_no_request_gets_a_problem_that_says_so() {
             400,
             "whole number",
         ),
+        ("GET", "/api/quota?limit=0", "", 400, "1000"),
+        ("POST", "/api/quota/check", "{\"tenant_id\": \"\"}", 400, "tenant_id"),
         ("GET", "/api/v1/usage/history?days=0", "", 400, "3660"),
         ("GET", "/api/v1/usage/history?days=x", "", 400, "days"),
         ("GET", "/api/v1/accounts/nowhere", "", 404, "no such directory"),
@@ -213,7 +215,7 @@ fn what_is_no_request_gets_a_problem_that_says_so() {
             400,
             "max_bytes",
         ),
-        ("GET", "/buckets/acme", "", 400, "?quota"),
+        ("GET", "/buckets/nobody?quota", "", 404, "no such directory"),
     ] {
         let answer = exchange(unix(&mount), method, path, &[], body).is(status);
         assert_eq!(

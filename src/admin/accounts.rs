@@ -18,6 +18,7 @@ use crate::period::timestamp;
 use crate::quota::{Account, Bound, LimitKey, Meter};
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Which {
     /// Accounts of this level alone, such as `tenant`.
     pub level: Option<String>,
@@ -58,7 +59,7 @@ pub struct Alert {
 
 /// Tenants, the mount, and directories with limits, by path.
 #[utoipa::path(get, path = "/api/v1/accounts", params(Page, Which),
-    responses((status = 200, body = Vec<Object>), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Vec<Object>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn list(
     State(services): Shared,
     who: Who,
@@ -76,7 +77,7 @@ pub async fn list(
         .filter(|(path, _)| *path > page.after)
         .collect();
     accounts.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let wanted = accounts.iter().take(page.size());
+    let wanted = accounts.iter().take(page.size()?);
     Ok(Json(
         wanted.map(|(_, account)| services.fs.account_told(account)).collect(),
     ))
@@ -84,7 +85,7 @@ pub async fn list(
 
 /// One directory.
 #[utoipa::path(get, path = "/api/v1/accounts/{path}", params(("path" = String, Path)),
-    responses((status = 200, body = Object), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Object), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn get(State(services): Shared, who: Who, Path(path): Path<String>) -> Result<Json<Value>, Problem> {
     let (tenant, account) = find(&services, &path)?;
     who.may(Scope::Read, tenant.as_deref())?;
@@ -93,7 +94,7 @@ pub async fn get(State(services): Shared, who: Who, Path(path): Path<String>) ->
 
 /// Sets limits of a directory; they count at once and are durable when the answer comes.
 #[utoipa::path(put, path = "/api/v1/accounts/{path}", params(("path" = String, Path)), request_body = Changes,
-    responses((status = 200, body = Object), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Object), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn set(
     State(services): Shared,
     who: Who,
@@ -136,7 +137,7 @@ pub async fn set(
 
 /// Begins the day and the month of a directory anew.
 #[utoipa::path(post, path = "/api/v1/reset/{path}", params(("path" = String, Path)),
-    responses((status = 200, body = Object), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Object), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn reset(State(services): Shared, who: Who, Path(path): Path<String>) -> Result<Json<Value>, Problem> {
     let (tenant, account) = find(&services, &path)?;
     who.may(Scope::Admin, tenant.as_deref())?;
@@ -149,7 +150,7 @@ pub async fn reset(State(services): Shared, who: Who, Path(path): Path<String>) 
 }
 
 /// What needs somebody's attention now, the most urgent first.
-#[utoipa::path(get, path = "/api/v1/alerts", responses((status = 200, body = Vec<Alert>), (status = "4XX", body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/alerts", responses((status = 200, body = Vec<Alert>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn alerts(State(services): Shared, who: Who) -> Result<Json<Vec<Alert>>, Problem> {
     who.may(Scope::Read, None)?;
     let now_s = services.fs.ledger().now_s();

@@ -19,20 +19,25 @@ use crate::period::{CivilDate, timestamp};
 use crate::quota::{Account, OperationCounts, OperationKind};
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Asked {
-    /// The quota; asked for by its name alone.
+    /// The quota; told too where nothing is asked for.
     #[param(value_type = Option<String>)]
-    quota: Option<String>,
+    #[serde(rename = "quota")]
+    _quota: Option<String>,
     /// What was done in a month; asked for by its name alone.
     #[param(value_type = Option<String>)]
     stats: Option<String>,
     /// That month, `YYYY-MM`; not given: the one that is (UTC).
+    #[param(pattern = "^[0-9]{4}-(0[1-9]|1[0-2])$")]
     month: Option<String>,
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Month {
     /// `YYYY-MM`; not given: the one that is (UTC).
+    #[param(pattern = "^[0-9]{4}-(0[1-9]|1[0-2])$")]
     month: Option<String>,
 }
 
@@ -88,13 +93,13 @@ pub struct TenantStats {
     denied: u64,
 }
 
-/// Quota of a tenant (`?quota`), or what was done in a month (`?stats`).
+/// What was done below a tenant in a month (`?stats`), or its quota (`?quota`).
 #[utoipa::path(get, path = "/buckets/{tenant}", params(("tenant" = String, Path), Asked),
     responses((status = 200, body = Told, headers(
         ("X-Amz-Bucket-Usage" = u64, description = "bytes"),
         ("X-Amz-Bucket-Quota" = u64, description = "bytes; not sent where there is no limit"),
         ("X-Amz-Bucket-Objects" = u64))),
-    (status = "4XX", body = Problem)))]
+    (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn get(
     State(services): Shared,
     who: Who,
@@ -102,13 +107,10 @@ pub async fn get(
     Query(asked): Query<Asked>,
 ) -> Result<(HeaderMap, Json<Told>), Problem> {
     who.may(Scope::Read, Some(&tenant))?;
-    if asked.quota.is_none() && asked.stats.is_none() {
-        return Err(Problem::bad("ask for /buckets/TENANT?quota or /buckets/TENANT?stats"));
-    }
     let account = services.fs.account_at(tenant.as_bytes())?;
     let usage = services.fs.ledger().usage(&account);
     let last_updated = timestamp(services.clock.now().as_secs());
-    let told = if asked.quota.is_some() {
+    let told = if asked.stats.is_none() {
         Told::Quota(BucketQuota {
             max_size_bytes: usage.limits.bytes,
             current_usage_bytes: usage.total.bytes,
@@ -141,7 +143,7 @@ pub async fn get(
 
 /// What was done below a tenant in a month.
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/stats", params(("tenant" = String, Path), Month),
-    responses((status = 200, body = TenantStats), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = TenantStats), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub async fn stats(
     State(services): Shared,
     who: Who,

@@ -24,7 +24,7 @@ type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<i64>>;
 
 /// In the text form of OpenMetrics.
-#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "application/openmetrics-text", body = String), (status = "4XX", body = Problem)))]
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "application/openmetrics-text", body = String), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn metrics(State(services): Shared, who: Who) -> Result<Response, Problem> {
     who.may(Scope::Read, None)?;
     let mut registry = Registry::with_prefix("tallyfs");

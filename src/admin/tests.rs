@@ -24,6 +24,12 @@ fn paths_have_a_description_with_their_answers() {
     ] {
         assert!(told["paths"][path].is_object(), "{path}");
     }
+    let days = &told["paths"]["/api/v1/usage/history"]["get"]["parameters"][0];
+    assert_eq!(
+        (&days["in"], &days["required"]),
+        (&"query".into(), &false.into()),
+        "{days}"
+    );
 }
 
 #[test]

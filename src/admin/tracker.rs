@@ -119,22 +119,27 @@ pub struct SetLimits {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Page {
     /// Entries after this one.
     #[serde(default)]
     pub after: String,
     /// So many at most, 1,000 at the most.
-    pub limit: Option<usize>,
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u64>,
 }
 
 impl Page {
-    pub fn size(&self) -> usize {
-        self.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX)
+    pub fn size(&self) -> Result<usize, Problem> {
+        let asked = self.limit.map_or(Some(PAGE_MAX), |limit| usize::try_from(limit).ok());
+        asked
+            .filter(|size| (1..=PAGE_MAX).contains(size))
+            .ok_or_else(|| Problem::bad(format!("limit: not allowed; from 1 to {PAGE_MAX}")))
     }
 }
 
 /// Counters of all tenants, by name.
-#[utoipa::path(get, path = "/api/quota", params(Page), responses((status = 200, body = Vec<TenantQuota>), (status = "4XX", body = Problem)))]
+#[utoipa::path(get, path = "/api/quota", params(Page), responses((status = 200, body = Vec<TenantQuota>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn list(
     State(services): Shared,
     who: Who,
@@ -150,13 +155,13 @@ pub async fn list(
         .into_iter()
         .filter(|account| account.is_tenant());
     names.extend(tenants.filter_map(|account| String::from_utf8(account.path()).ok()));
-    let wanted = names.into_iter().filter(|name| *name > page.after).take(page.size());
+    let wanted = names.into_iter().filter(|name| *name > page.after).take(page.size()?);
     Ok(Json(wanted.map(|name| told(&services, &name)).collect()))
 }
 
 /// Counters of one tenant.
 #[utoipa::path(get, path = "/api/quota/{tenant_id}", params(("tenant_id" = String, Path)),
-    responses((status = 200, body = TenantQuota), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = TenantQuota), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn get(State(services): Shared, who: Who, Path(tenant): Path<String>) -> Result<Json<TenantQuota>, Problem> {
     who.may(Scope::Read, Some(&tenant))?;
     let found = told(&services, &tenant);
@@ -169,7 +174,7 @@ pub async fn get(State(services): Shared, who: Who, Path(tenant): Path<String>) 
 /// Counts. With a header `Idempotency-Key`, the same request again is answered as the first one and counts no more.
 #[utoipa::path(post, path = "/api/quota/increment", request_body = Increment,
     params(("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = TenantQuota), (status = 429, body = Problem), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = TenantQuota), (status = 429, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn increment(
     State(services): Shared,
     who: Who,
@@ -217,14 +222,14 @@ pub async fn increment(
 
 /// Says whether a counter has reached its limit, or would pass it.
 #[utoipa::path(post, path = "/api/quota/check", request_body = Check,
-    responses((status = 200, body = Checked), (status = 429, body = Problem), (status = 507, body = Problem), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Checked), (status = 429, body = Problem, content_type = "application/problem+json"), (status = 507, body = Problem, content_type = "application/problem+json"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn check(State(services): Shared, who: Who, Body(asked): Body<Check>) -> Result<Json<Checked>, Problem> {
     who.may(Scope::Read, Some(&asked.tenant_id))?;
     let amount = ExternalAmount {
         messages: asked.message_count,
         bytes_sent: asked.bytes_sent,
     };
-    let exceeded = services.books.external.check(&asked.tenant_id, amount);
+    let exceeded = services.books.external.check(&asked.tenant_id, amount)?;
     let mut exceeded_by: Vec<String> = exceeded
         .iter()
         .map(|exceeded| counter_name(exceeded.meter).to_owned())
@@ -265,7 +270,7 @@ fn no_room(services: &Services, asked: &Check) -> Option<Problem> {
 
 /// Sets limits of a tenant's counters; those of its directory are set under `/api/v1/accounts`.
 #[utoipa::path(post, path = "/api/quota/limits", request_body = SetLimits,
-    responses((status = 200, body = TenantQuota), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = TenantQuota), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn set_limits(
     State(services): Shared,
     who: Who,
@@ -304,7 +309,7 @@ pub async fn set_limits(
 
 /// Begins both counters of a tenant anew.
 #[utoipa::path(post, path = "/api/quota/{tenant_id}/reset", params(("tenant_id" = String, Path)),
-    responses((status = 200, body = TenantQuota), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = TenantQuota), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn reset(
     State(services): Shared,
     who: Who,
@@ -351,7 +356,8 @@ pub fn now_s(services: &Services) -> i64 {
 
 fn told(services: &Arc<Services>, tenant: &str) -> TenantQuota {
     let external = &services.books.external;
-    let exceeded: Vec<Exceeded> = external.check(tenant, ExternalAmount::default());
+    // A directory may have a name that no counter has.
+    let exceeded: Vec<Exceeded> = external.check(tenant, ExternalAmount::default()).unwrap_or_default();
     let ExternalUsage { period, limits } = external.usage_or_new(tenant);
     let account = services.fs.account_at(tenant.as_bytes()).ok();
     let at = |seconds: i64| timestamp(seconds.max(0).unsigned_abs());

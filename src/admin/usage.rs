@@ -18,14 +18,16 @@ use crate::quota::Meter;
 /// Days that are told where nobody says how many.
 const DAYS_DEFAULT: u32 = 30;
 /// Ten years.
-const DAYS_MAX: u32 = 3660;
+const DAYS_MAX: u32 = 3660; // also in the description below
 /// Usage at which the mount counts as nearly full, in percent.
 const WARNING_PERCENT: f64 = 80.0;
 const GIB: f64 = 1_073_741_824.0;
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Asked {
     /// So many days back, today included; 30 where it is not given, 3,660 at the most.
+    #[param(minimum = 1, maximum = 3660)]
     days: Option<u32>,
     /// Path of a tenant; not given: the whole mount.
     #[serde(default)]
@@ -33,6 +35,7 @@ pub struct Asked {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct OfWhom {
     /// Path of a tenant; not given: the whole mount.
     #[serde(default)]
@@ -73,7 +76,7 @@ pub struct Stats {
 
 /// Days with a change, the newest first.
 #[utoipa::path(get, path = "/api/v1/usage/history", params(Asked),
-    responses((status = 200, body = Vec<Day>), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = Vec<Day>), (status = "4XX", body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub async fn history(State(services): Shared, who: Who, Query(asked): Query<Asked>) -> Result<Json<Vec<Day>>, Problem> {
     let tenant = asked.tenant.trim_matches('/').to_owned();
     who.may(Scope::Read, (!tenant.is_empty()).then_some(&tenant))?;
@@ -101,7 +104,7 @@ pub async fn history(State(services): Shared, who: Who, Query(asked): Query<Aske
 
 /// The mount or one tenant now.
 #[utoipa::path(get, path = "/api/v1/usage/stats", params(OfWhom),
-    responses((status = 200, body = Stats), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Stats), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn stats(State(services): Shared, who: Who, Query(asked): Query<OfWhom>) -> Result<Json<Stats>, Problem> {
     let tenant = asked.tenant.trim_matches('/');
     who.may(Scope::Read, (!tenant.is_empty()).then_some(tenant))?;

@@ -129,9 +129,7 @@ impl External {
         if let Some(known) = self.tenants.get(name) {
             return Ok(Arc::clone(&known));
         }
-        if name.is_empty() || name.len() > TENANT_BYTES_MAX || name.chars().any(char::is_control) {
-            return Err(ExternalError::Name);
-        }
+        check_name(name)?;
         if self.tenants.len() >= TENANTS_MAX {
             return Err(ExternalError::Full);
         }
@@ -184,7 +182,11 @@ impl External {
     }
 
     /// What is at its limit, or would be passed by this amount. A tenant that is not known has the default limits.
-    pub fn check(&self, name: &str, amount: ExternalAmount) -> Vec<Exceeded> {
+    ///
+    /// # Errors
+    /// See [`ExternalError`].
+    pub fn check(&self, name: &str, amount: ExternalAmount) -> Result<Vec<Exceeded>, ExternalError> {
+        check_name(name)?;
         let known = self.tenants.get(name).map(|known| Arc::clone(&known));
         let tenant = known.unwrap_or_else(|| self.make(self.defaults));
         let mut found = self.exceeded(&tenant, amount);
@@ -194,7 +196,7 @@ impl External {
                 .filter(|more| found.iter().all(|known| known.meter != more.meter))
                 .collect::<Vec<_>>(),
         );
-        found
+        Ok(found)
     }
 
     /// Sets limits that are given and leaves the others.
@@ -328,6 +330,11 @@ impl External {
     }
 }
 
+fn check_name(name: &str) -> Result<(), ExternalError> {
+    let is_one = !name.is_empty() && name.len() <= TENANT_BYTES_MAX && !name.chars().any(char::is_control);
+    is_one.then_some(()).ok_or(ExternalError::Name)
+}
+
 fn told(ceiling: Ceiling, amount: ExternalAmount) -> Exceeded {
     let resets_at_s = match ceiling.reason {
         Reason::Period { resets_at_s } => resets_at_s,
@@ -387,8 +394,8 @@ mod tests {
             (1, Meter::DayFiles, 4)
         );
         assert_eq!(used(&external), (4, 20));
-        assert_eq!(external.check("acme", amount(0, 0)).len(), 1);
-        assert_eq!(external.check("acme", amount(0, 981)).len(), 2);
+        assert_eq!(external.check("acme", amount(0, 0)).unwrap().len(), 1);
+        assert_eq!(external.check("acme", amount(0, 981)).unwrap().len(), 2);
     }
 
     #[test]
@@ -436,7 +443,7 @@ mod tests {
         let again = External::new(ExternalLimits::default(), true, Zone::default(), clock);
         again.load(&saved);
         assert_eq!(again.list(), external.list());
-        assert_eq!(again.check("acme", amount(100, 991)).len(), 1);
+        assert_eq!(again.check("acme", amount(100, 991)).unwrap().len(), 1);
     }
 
     #[test]
@@ -445,7 +452,7 @@ mod tests {
         for name in ["", "a\nb", &"x".repeat(256)] {
             assert_eq!(external.increment(name, amount(1, 1)), Err(ExternalError::Name));
         }
-        assert_eq!(external.check("new", amount(4, 0)).len(), 1);
+        assert_eq!(external.check("new", amount(4, 0)).unwrap().len(), 1);
         assert_eq!(external.list(), []);
         assert!(!external.reset("new"));
     }
