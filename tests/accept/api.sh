@@ -12,8 +12,9 @@ secret=$(grep -o 'tallyfs_[0-9a-f]*' <<<"$made")
 mount_store
 mkdir -p "$MNT/acme/sales" && echo recorded >"$MNT/acme/sales/call"
 address=$(sed -n 's/.*answered at \(http:.*\)/\1/p' "$LOG" | tail -1)
-if st run "$address/openapi.json" -H "Authorization: Bearer $secret" --max-examples "$EXAMPLES" --exclude-path /metrics \
-    --exclude-checks positive_data_acceptance >"$WORK/st" 2>&1; then
+# From there, because it keeps what it found in the directory that it is run in.
+if (cd "$WORK" && st run "$address/openapi.json" -H "Authorization: Bearer $secret" --max-examples "$EXAMPLES" --exclude-path /metrics \
+    --exclude-checks positive_data_acceptance >"$WORK/st" 2>&1); then
     echo "ok   interface: $(grep -A1 'Test cases:' "$WORK/st" | tail -1 | xargs)"
 else
     tail -60 "$WORK/st"; echo "FAIL interface"; FAILED=1
