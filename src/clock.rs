@@ -10,6 +10,10 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Duration;
     /// Time since some fixed moment. Never goes back.
     fn monotonic(&self) -> Duration;
+    /// Whole seconds of [`Clock::now`], as days and periods are reckoned.
+    fn now_s(&self) -> i64 {
+        i64::try_from(self.now().as_secs()).unwrap_or(i64::MAX)
+    }
 }
 
 /// The clock of the machine.

@@ -517,6 +517,8 @@ fn a_socket_that_a_killed_daemon_left_is_taken_over_and_a_file_is_not() {
     fs::write(mount.dir("acme").join("a"), "recordings go on").expect("a recording");
     assert!(mount.log().contains("cannot listen"), "{}", mount.log());
     assert_eq!(fs::read_to_string(&socket).expect("the file"), "mine");
+    mount.stop();
+    assert_eq!(fs::read_to_string(&socket).expect("the file"), "mine");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Who;
+use super::accounts::path_of;
 use super::problem::{Problem, counter_name};
 use super::replies::Reply;
 use super::{Services, Shared};
@@ -191,7 +192,7 @@ pub async fn increment(
         if asked.enforce {
             let refused = external.try_increment(&asked.tenant_id, amount)?;
             if let Some(first) = refused.first() {
-                return Err(Problem::exceeded(&asked.tenant_id, first, now_s(&services)));
+                return Err(Problem::exceeded(&asked.tenant_id, first, services.clock.now_s()));
             }
         } else {
             external.increment(&asked.tenant_id, amount)?;
@@ -238,7 +239,7 @@ pub async fn check(State(services): Shared, who: Who, Body(asked): Body<Check>) 
     exceeded_by.extend(no_room.is_some().then(|| "bytes".to_owned()));
     let of_a_period = exceeded
         .first()
-        .map(|first| Problem::exceeded(&asked.tenant_id, first, now_s(&services)));
+        .map(|first| Problem::exceeded(&asked.tenant_id, first, services.clock.now_s()));
     let reason = of_a_period.or(no_room);
     match reason {
         Some(problem) if asked.enforce => Err(problem),
@@ -258,9 +259,8 @@ fn no_room(services: &Services, asked: &Check) -> Option<Problem> {
     if room.remaining > 0 && asked.storage_bytes <= room.remaining {
         return None;
     }
-    let path = format!("/{}", String::from_utf8_lossy(&room.account.path()));
     Some(Problem::no_room(
-        &path,
+        &path_of(&room.account),
         "bytes",
         room.used,
         room.limit,
@@ -348,10 +348,6 @@ pub fn bound(value: Option<&Value>, name: &str, unit: LimitUnit) -> Result<Optio
 
 fn unknown(tenant: &str) -> Problem {
     Problem::not_found(format!("tenant '{tenant}' has neither counters nor a directory"))
-}
-
-pub fn now_s(services: &Services) -> i64 {
-    services.fs.ledger().now_s()
 }
 
 fn told(services: &Arc<Services>, tenant: &str) -> TenantQuota {

@@ -86,7 +86,7 @@ pub async fn history(State(services): Shared, who: Who, Query(asked): Query<Aske
             "days: {days} is not allowed; from 1 to {DAYS_MAX}"
         )));
     }
-    let now_s = i64::try_from(services.clock.now().as_secs()).unwrap_or(i64::MAX);
+    let now_s = services.clock.now_s();
     let first = CivilDate::from_unix_s(now_s - i64::from(days - 1) * DAY_S).day_key();
     let path = services.database.clone();
     let rows = blocking(move || Ok(db::open_read_only(&path)?.days(&tenant, days)?)).await?;

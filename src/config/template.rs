@@ -159,31 +159,19 @@ struct StepsForm(Steps);
 
 impl<'de> Deserialize<'de> for BytesForm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let visitor = BoundVisitor {
-            expecting: "a byte count such as \"10GiB\" or 500000, or \"none\" (also 0) for no limit",
-            unit: LimitUnit::Bytes,
-        };
-        deserializer.deserialize_any(visitor).map(Self)
+        deserializer.deserialize_any(BoundVisitor(LimitUnit::Bytes)).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for CountForm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let visitor = BoundVisitor {
-            expecting: "a whole number, or \"none\" (also 0) for no limit",
-            unit: LimitUnit::Count,
-        };
-        deserializer.deserialize_any(visitor).map(Self)
+        deserializer.deserialize_any(BoundVisitor(LimitUnit::Count)).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for TimeForm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let visitor = BoundVisitor {
-            expecting: "a time such as \"7d\" or 3600 (seconds), or \"none\" (also 0) for one that never ends",
-            unit: LimitUnit::Time,
-        };
-        deserializer.deserialize_any(visitor).map(Self)
+        deserializer.deserialize_any(BoundVisitor(LimitUnit::Time)).map(Self)
     }
 }
 
@@ -201,21 +189,29 @@ impl<'de> Deserialize<'de> for StepsForm {
     }
 }
 
-struct BoundVisitor {
-    expecting: &'static str,
-    unit: LimitUnit,
+/// Reads limits of one unit.
+struct BoundVisitor(LimitUnit);
+
+impl BoundVisitor {
+    fn allowed(&self) -> &'static str {
+        match self.0 {
+            LimitUnit::Bytes => "a byte count such as \"10GiB\" or 500000, or \"none\" (also 0) for no limit",
+            LimitUnit::Count => "a whole number, or \"none\" (also 0) for no limit",
+            LimitUnit::Time => "a time such as \"7d\" or 3600 (seconds), or \"none\" (also 0) for one that never ends",
+        }
+    }
 }
 
 impl Visitor<'_> for BoundVisitor {
     type Value = Bound;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expecting)
+        f.write_str(self.allowed())
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<Bound, E> {
         let number = u64::try_from(number)
-            .map_err(|_| E::custom(format!("{number} is negative; allowed: {}", self.expecting)))?;
+            .map_err(|_| E::custom(format!("{number} is negative; allowed: {}", self.allowed())))?;
         self.visit_u64(number)
     }
 
@@ -224,7 +220,7 @@ impl Visitor<'_> for BoundVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Bound, E> {
-        self.unit.parse(text).map_err(E::custom)
+        self.0.parse(text).map_err(E::custom)
     }
 }
 

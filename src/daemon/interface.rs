@@ -20,10 +20,13 @@ fn socket(admin: &Admin, store: &StorePaths) -> Option<(PathBuf, u32)> {
 /// The interface, or `None` and a line in the log.
 pub fn open(admin: &Admin, store: &StorePaths, services: Services) -> Option<Interface> {
     let mut listeners = Listeners::default();
-    let socket = socket(admin, store);
-    if let Some((path, mode)) = &socket {
-        match listeners.on_socket(path, *mode) {
-            Ok(()) => log::info!("programs are answered at {}", path.display()),
+    let mut socket_path = None;
+    if let Some((path, mode)) = socket(admin, store) {
+        match listeners.on_socket(&path, mode) {
+            Ok(()) => {
+                log::info!("programs are answered at {}", path.display());
+                socket_path = Some(path);
+            }
             Err(e) => log::error!(
                 "{}: cannot listen ({e}); recordings go on; set `admin.socket` to another path or \"none\"",
                 path.display()
@@ -46,7 +49,7 @@ pub fn open(admin: &Admin, store: &StorePaths, services: Services) -> Option<Int
     match start(Arc::new(services), listeners) {
         Ok(running) => Some(Interface {
             _running: running,
-            socket: socket.map(|(path, _)| path),
+            socket_path,
         }),
         Err(e) => {
             log::error!("the interface for programs cannot be started: {e}; recordings go on");
@@ -58,13 +61,14 @@ pub fn open(admin: &Admin, store: &StorePaths, services: Services) -> Option<Int
 /// Dropped: nobody is answered any more, and the socket is gone.
 pub struct Interface {
     _running: Running,
-    socket: Option<PathBuf>,
+    /// Ours alone: what stood in the way of listening stays.
+    socket_path: Option<PathBuf>,
 }
 
 impl Drop for Interface {
     fn drop(&mut self) {
-        if let Some(path) = &self.socket {
-            // It may never have come to be.
+        if let Some(path) = &self.socket_path {
+            // Somebody may have taken it away.
             let _ = std::fs::remove_file(path);
         }
     }

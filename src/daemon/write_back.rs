@@ -205,7 +205,7 @@ impl WriteBack {
 }
 
 fn today(clock: &dyn Clock) -> CivilDate {
-    CivilDate::from_unix_s(i64::try_from(clock.now().as_secs()).unwrap_or(i64::MAX))
+    CivilDate::from_unix_s(clock.now_s())
 }
 
 /// The row of a directory: its own figures less the inodes with several names, which have rows of

@@ -121,10 +121,6 @@ impl External {
         }
     }
 
-    fn now_s(&self) -> i64 {
-        i64::try_from(self.clock.now().as_secs()).unwrap_or(i64::MAX)
-    }
-
     fn tenant(&self, name: &str) -> Result<Arc<Tenant>, ExternalError> {
         if let Some(known) = self.tenants.get(name) {
             return Ok(Arc::clone(&known));
@@ -144,7 +140,7 @@ impl External {
     }
 
     fn make(&self, limits: ExternalLimits) -> Arc<Tenant> {
-        let now_s = self.now_s();
+        let now_s = self.clock.now_s();
         let terms = Terms::new(now_s);
         terms.set_rolls(self.rolls);
         terms.set_zone(self.zone.clone(), super::Steps::default(), now_s);
@@ -162,7 +158,7 @@ impl External {
     pub fn increment(&self, name: &str, amount: ExternalAmount) -> Result<Vec<Exceeded>, ExternalError> {
         let tenant = self.tenant(name)?;
         let _turn = tenant.turn.lock();
-        self.exceeded(&tenant, ExternalAmount::default());
+        tenant.terms.go_on(self.clock.now_s());
         tenant.terms.count(amount.meters());
         Ok(self.exceeded(&tenant, ExternalAmount::default()))
     }
@@ -219,7 +215,7 @@ impl External {
     /// Begins both counters anew. False for a tenant that is not known.
     pub fn reset(&self, name: &str) -> bool {
         let known = self.tenants.get(name).map(|known| Arc::clone(&known));
-        known.map(|tenant| tenant.terms.reset(self.now_s())).is_some()
+        known.map(|tenant| tenant.terms.reset(self.clock.now_s())).is_some()
     }
 
     /// One tenant's counters.
@@ -237,7 +233,7 @@ impl External {
     fn usage_of(&self, tenant: &Tenant) -> ExternalUsage {
         let limits = *tenant.turn.lock();
         ExternalUsage {
-            period: tenant.terms.period(self.now_s()),
+            period: tenant.terms.period(self.clock.now_s()),
             limits,
         }
     }
@@ -258,7 +254,7 @@ impl External {
 
     /// Lets time pass. To be called about once a second.
     pub fn tick(&self) {
-        let (now_s, monotonic): (i64, Duration) = (self.now_s(), self.clock.monotonic());
+        let (now_s, monotonic): (i64, Duration) = (self.clock.now_s(), self.clock.monotonic());
         for entry in &self.tenants {
             entry.terms.tick(Limits::NONE, Meters::ZERO, now_s, monotonic);
         }
@@ -303,13 +299,13 @@ impl External {
         } in saved
         {
             let tenant = self.make(*limits);
-            tenant.terms.load(counters, self.now_s());
+            tenant.terms.load(counters, self.clock.now_s());
             self.tenants.insert(name.clone(), tenant);
         }
     }
 
     fn ceilings(&self, tenant: &Tenant) -> impl Iterator<Item = Ceiling> {
-        let now_s = self.now_s();
+        let now_s = self.clock.now_s();
         let ceiling = move |meter| tenant.terms.ceiling(meter, u64::MAX, Meters::ZERO, now_s);
         let found = [Meter::DayFiles, Meter::MonthBytes].map(ceiling);
         found.into_iter().flatten()

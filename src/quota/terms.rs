@@ -200,6 +200,11 @@ impl Terms {
         })
     }
 
+    /// Ends a day that is over, so that what is counted next belongs to the one after.
+    pub(super) fn go_on(&self, now_s: i64) {
+        self.state.lock().roll(now_s);
+    }
+
     /// Counts what came to be.
     pub(super) fn count(&self, grown: Meters) {
         let mut state = self.state.lock();

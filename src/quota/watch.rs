@@ -7,7 +7,6 @@ use super::limits::Limits;
 use super::terms::{SavedTerms, Terms};
 use super::warnings::{EventKind, Steps};
 use crate::period::Zone;
-use crate::units::Meters;
 use std::sync::Arc;
 
 /// Everything that is set on an account.
@@ -33,7 +32,7 @@ pub struct Event {
 impl Ledger {
     /// Seconds since 1970.
     pub fn now_s(&self) -> i64 {
-        i64::try_from(self.clock.now().as_secs()).unwrap_or(i64::MAX)
+        self.clock.now_s()
     }
 
     /// Sets all limits and leaves the rest. Below what is used: nothing is taken away, growth is refused.
@@ -123,14 +122,6 @@ impl Ledger {
         let gate = self.lock();
         for terms in gate.way_up(home.slot, NO_SLOT).filter_map(|payer| payer.terms()) {
             terms.refund_file(born_s);
-        }
-    }
-
-    /// What came to be while no daemon counted it: found by recovery.
-    pub fn count_found(&self, home: &Account, grown: Meters) {
-        let gate = self.lock();
-        for terms in gate.way_up(home.slot, NO_SLOT).filter_map(|payer| payer.terms()) {
-            terms.count(grown);
         }
     }
 }
