@@ -51,12 +51,12 @@ impl Clock for SystemClock {
 /// A clock that stands still until it is moved. For tests.
 #[derive(Debug, Default)]
 pub struct ManualClock {
-    now_ms: AtomicU64,
-    monotonic_ms: AtomicU64,
+    now_ns: AtomicU64,
+    monotonic_ns: AtomicU64,
 }
 
 impl ManualClock {
-    /// Starts at this wall-clock time, to the millisecond.
+    /// Starts at this wall-clock time, to the nanosecond.
     pub fn at(now: Duration) -> Self {
         let clock = Self::default();
         clock.set_now(now);
@@ -65,26 +65,29 @@ impl ManualClock {
 
     /// Lets time pass on both clocks.
     pub fn advance(&self, by: Duration) {
-        let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        self.now_ms.fetch_add(by_ms, Ordering::SeqCst);
-        self.monotonic_ms.fetch_add(by_ms, Ordering::SeqCst);
+        self.now_ns.fetch_add(nanoseconds(by), Ordering::SeqCst);
+        self.monotonic_ns.fetch_add(nanoseconds(by), Ordering::SeqCst);
     }
 
     /// Sets the wall clock alone, also backwards.
     pub fn set_now(&self, now: Duration) {
-        self.now_ms
-            .store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.now_ns.store(nanoseconds(now), Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Duration {
-        Duration::from_millis(self.now_ms.load(Ordering::SeqCst))
+        Duration::from_nanos(self.now_ns.load(Ordering::SeqCst))
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.monotonic_ms.load(Ordering::SeqCst))
+        Duration::from_nanos(self.monotonic_ns.load(Ordering::SeqCst))
     }
+}
+
+/// What does not fit, in the year 2554, is the last that does.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn end(bare: &Bare, ino: u64, opened: &Opened) {
 fn open(bare: &Bare, how: OpenMode) -> FsResult<(u64, Opened)> {
     let ino = match bare.fs().lookup(ROOT_NODE, OsStr::new(NAME), ROOT)? {
         Found::Entry(entry) => entry.attr.ino.0,
-        Found::Absent | Found::AbsentForNow => return Err(Errno::ENOENT),
+        Found::Absent | Found::AbsentForNow | Found::Figure(_) => return Err(Errno::ENOENT),
     };
     bare.fs().open(ino, how, ROOT).map(|opened| (ino, opened))
 }

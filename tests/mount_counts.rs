@@ -164,3 +164,14 @@ fn what_was_listed_is_remembered_until_it_changes() {
             .any(|name| name.expect("a name").file_name() == "planted")
     );
 }
+
+#[test]
+fn q48_an_append_costs_no_more_with_limits_on_all_levels_and_99_percent_full() {
+    let limits = ["tenant", "campaign", "agent"].map(|level| format!("[rules.limits.{level}]\nmax_bytes = 20000000\n"));
+    let mount = Mount::with_config(format!("{}{}", common::RULES, limits.concat()));
+    let dir = mount.dir("acme/sales/bob");
+    fs::write(dir.join("others"), vec![1; 19_800_000]).expect("99 %");
+    let mut file = File::create_new(dir.join("call.wav")).expect("a new recording");
+    file.write_all(&[1; 44]).expect("the header is written");
+    assert_each(cost(&mount, |_| file.write_all(&[0x5A; 320]).expect("an append")), 1, 2);
+}

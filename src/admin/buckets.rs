@@ -16,7 +16,7 @@ use super::{Services, Shared};
 use crate::config::Scope;
 use crate::db;
 use crate::period::{CivilDate, timestamp};
-use crate::quota::{Account, OperationCounts, OperationKind};
+use crate::quota::{Account, BucketQuota, BucketStats, OperationCounts, OperationKind};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -39,34 +39,6 @@ pub struct Month {
     /// `YYYY-MM`; not given: the one that is (UTC).
     #[param(pattern = "^[0-9]{4}-(0[1-9]|1[0-2])$")]
     month: Option<String>,
-}
-
-/// As IronBucket's `.quota` file has it.
-#[derive(Serialize, ToSchema)]
-pub struct BucketQuota {
-    /// `null`: unlimited.
-    max_size_bytes: Option<u64>,
-    current_usage_bytes: u64,
-    object_count: u64,
-    /// RFC 3339, UTC.
-    last_updated: String,
-}
-
-/// As IronBucket's `.stats/YYYY-MM.json` has it.
-#[derive(Serialize, ToSchema)]
-pub struct BucketStats {
-    /// Files opened to be read.
-    get_count: u64,
-    /// Files that came to be, or were opened to be written.
-    put_count: u64,
-    delete_count: u64,
-    list_count: u64,
-    /// Look-ups and attributes, as far as the kernel asked.
-    head_count: u64,
-    /// Nothing is uploaded in parts here: always 0.
-    multipart_count: u64,
-    /// RFC 3339, UTC.
-    last_updated: String,
 }
 
 /// Either, by what was asked for.
@@ -111,23 +83,10 @@ pub async fn get(
     let usage = services.fs.ledger().usage(&account);
     let last_updated = timestamp(services.clock.now().as_secs());
     let told = if asked.stats.is_none() {
-        Told::Quota(BucketQuota {
-            max_size_bytes: usage.limits.bytes,
-            current_usage_bytes: usage.total.bytes,
-            object_count: usage.total.files,
-            last_updated,
-        })
+        Told::Quota(BucketQuota::new(&usage, last_updated))
     } else {
         let (_, counts) = operations(&services, &account, asked.month).await?;
-        Told::Stats(BucketStats {
-            get_count: counts.of(OperationKind::Read),
-            put_count: counts.of(OperationKind::Create) + counts.of(OperationKind::Write),
-            delete_count: counts.of(OperationKind::Delete),
-            list_count: counts.of(OperationKind::List),
-            head_count: counts.of(OperationKind::Stat),
-            multipart_count: 0,
-            last_updated,
-        })
+        Told::Stats(BucketStats::new(counts, last_updated))
     };
     let mut headers = HeaderMap::new();
     let mut put = |name: &'static str, value: u64| {
@@ -183,11 +142,7 @@ async fn operations(
     if !account.is_tenant() && !account.is_root() {
         return Err(Problem::not_found("operations are counted for tenants alone"));
     }
-    let (path, tenant, asked) = (
-        services.database.clone(),
-        String::from_utf8_lossy(&account.path()).into_owned(),
-        month.clone(),
-    );
+    let (path, tenant, asked) = (services.database.clone(), account.display_path(), month.clone());
     let saved = blocking(move || Ok(db::open_read_only(&path)?.operations(&tenant, &asked)?)).await?;
     let pending = if month == current {
         account.pending_operations()

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::db::{self, Batch, PlaceRow, Reader, SealedRow};
-use crate::fs::{ContentNote, FileSystem, KnownHeads, Waiting};
+use crate::fs::{ContentNote, FileSystem, KnownHeads, PastOperations, Waiting};
 use crate::id::Ino;
 use crate::mend;
+use crate::quota::OperationCounts;
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::row_mac::{RowKey, SealedFields};
 
@@ -80,7 +81,7 @@ impl Known {
     }
 
     /// A connection that fails is not used again.
-    fn row(&self, ino: Ino) -> Result<Option<SealedRow>, db::Error> {
+    fn ask<T>(&self, question: impl FnOnce(&Reader) -> Result<T, db::Error>) -> Result<T, db::Error> {
         let idle = self.idle.lock().pop();
         let reader = if let Some(reader) = idle {
             reader
@@ -89,17 +90,19 @@ impl Known {
             reader.never_wait()?;
             reader
         };
-        let row = reader.sealed(ino)?;
+        let answer = question(&reader)?;
         self.idle.lock().push(reader);
-        self.failed.store(false, Ordering::Release);
-        Ok(row)
+        Ok(answer)
     }
 }
 
 impl KnownHeads for Known {
     fn known(&self, ino: Ino) -> Option<SealedFields> {
-        let row = match self.row(ino) {
-            Ok(row) => row?,
+        let row = match self.ask(|reader| reader.sealed(ino)) {
+            Ok(row) => {
+                self.failed.store(false, Ordering::Release);
+                row?
+            }
             Err(e) => {
                 if !self.failed.swap(true, Ordering::AcqRel) {
                     log::warn!("{e}; old copies of recordings go unnoticed until the database can be read again");
@@ -113,6 +116,23 @@ impl KnownHeads for Known {
         }
         fields
     }
+}
+
+impl PastOperations for Known {
+    fn months(&self, tenant: &str) -> Option<Vec<String>> {
+        told(self.ask(|reader| reader.operation_months(tenant)))
+    }
+
+    fn operations(&self, tenant: &str, month: &str) -> Option<OperationCounts> {
+        told(self.ask(|reader| reader.operations(tenant, month)))
+    }
+}
+
+/// Who opens the file is told EIO, and the log why.
+fn told<T>(answer: Result<T, db::Error>) -> Option<T> {
+    answer
+        .inspect_err(|e| log::warn!("{e}; statistics of a tenant cannot be shown"))
+        .ok()
 }
 
 /// Takes up again what was not hashed: after a stop, and when the queue was too short.

@@ -112,7 +112,7 @@ impl OpenStore {
         } = start_up::start(paths, &tree, &clock, boot_id, trust)?;
         let ring = Arc::new(ring);
         let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
-        let known_heads = Arc::new(Known::new(database.path(), ring.clone()));
+        let known = Arc::new(Known::new(database.path(), ring.clone()));
         let fs = FileSystem::new(crate::fs::Parts {
             tree,
             ledger,
@@ -121,7 +121,8 @@ impl OpenStore {
             ring,
             config: config.clone(),
             clock: clock.clone(),
-            known_heads,
+            known_heads: known.clone(),
+            past_operations: known,
             unsealed_files_max: descriptors.unsealed_files,
             daemon: this_process(),
             administrators,

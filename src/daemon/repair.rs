@@ -64,7 +64,7 @@ fn reopen(fs: &FileSystem, path: &[u8]) -> FsResult<()> {
     for name in path.split(|&byte| byte == b'/') {
         match fs.lookup(ino, OsStr::from_bytes(name), root)? {
             Found::Entry(entry) => ino = entry.attr.ino.0,
-            Found::Absent | Found::AbsentForNow => return Err(Errno::ENOENT),
+            Found::Absent | Found::AbsentForNow | Found::Figure(_) => return Err(Errno::ENOENT),
         }
     }
     let before = fs.getattr(ino)?;

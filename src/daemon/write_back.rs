@@ -124,7 +124,7 @@ impl WriteBack {
         for (_, payer) in payers {
             let flow = payer.take_flow();
             let total = payer.total();
-            let tenant = String::from_utf8_lossy(&payer.path()).into_owned();
+            let tenant = payer.display_path();
             if !flow.operations.is_zero() {
                 batch.operations.push(OperationsDelta {
                     month: month.clone(),

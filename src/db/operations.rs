@@ -45,3 +45,10 @@ pub(super) fn of(db: &Connection, tenant: &str, month: &str) -> rusqlite::Result
         .optional()?;
     Ok(counts.unwrap_or_default())
 }
+
+/// Months of which there is a row, the oldest first.
+pub(super) fn months(db: &Connection, tenant: &str) -> rusqlite::Result<Vec<String>> {
+    db.prepare_cached("SELECT month FROM operation_log WHERE tenant = ?1 ORDER BY month")?
+        .query_map((tenant,), |row| row.get(0))?
+        .collect()
+}

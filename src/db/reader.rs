@@ -77,6 +77,11 @@ impl Reader {
         self.read(|db| operations::of(db, tenant, month))
     }
 
+    /// Months of which there are such counts, the oldest first.
+    pub fn operation_months(&self, tenant: &str) -> Result<Vec<String>, Error> {
+        self.read(|db| operations::months(db, tenant))
+    }
+
     /// What is known of a sealed file. A file of an older schema knows nothing.
     pub fn sealed(&self, ino: Ino) -> Result<Option<SealedRow>, Error> {
         self.read(|db| baseline::sealed(db, ino))

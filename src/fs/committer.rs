@@ -408,7 +408,7 @@ fn sync_jobs(jobs: &[Job]) -> Vec<io::Result<()>> {
 /// Counts a file that has to be tried again, and logs the first of its failures in a row.
 fn note_failure(node: &Arc<Node>, state: &mut FileState, e: &StoreError, status: &mut CommitStatus) {
     status.failed_count += 1;
-    let path = String::from_utf8_lossy(&node.home().path()).into_owned();
+    let path = node.home().display_path();
     // Kept in memory also after a failed sync: a new opening would trust the kernel's next good
     // one, which no longer knows of the pages that were lost.
     if std::mem::replace(&mut state.failure_logged, true) {

@@ -14,12 +14,20 @@ use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
 use crate::fs::remove::length_under_lock;
 use crate::fs::{Caller, Entry, FileSystem, NewMode, OpenMode, Opened, c_name, mark};
-use crate::quota::{Account, OperationKind, Reservation};
+use crate::quota::{Account, Booking, OperationKind, Reservation};
 use crate::store::tree::{link, make_directory, make_node, make_symlink, set_mode, stat_fd};
 use crate::units::Meters;
 
 /// Mode bits that are set after the owner, because chown clears them.
 const SPECIAL_BITS: u32 = 0o7000;
+
+/// A regular file that was just made.
+struct NewFile {
+    node: Arc<Node>,
+    entry: Entry,
+    file: File,
+    booking: Option<Booking>,
+}
 
 impl FileSystem {
     /// Makes a regular file and opens it; opens the existing one without `O_EXCL`.
@@ -38,9 +46,9 @@ impl FileSystem {
         let name = c_name(name)?;
         let made = self.new_file(&parent, &name, mode, caller);
         match made {
-            Ok((node, entry, file)) => {
-                let opened = self.open_new(&node, file, how);
-                Ok((entry, opened))
+            Ok(made) => {
+                let opened = self.open_new(&made.node, made.file, how, made.booking);
+                Ok((made.entry, opened))
             }
             Err(Errno::EEXIST) if !how.exclusive => {
                 let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
@@ -60,26 +68,27 @@ impl FileSystem {
         }
     }
 
-    fn new_file(
-        &self,
-        parent: &Arc<Node>,
-        name: &CStr,
-        mode: NewMode,
-        caller: Caller,
-    ) -> FsResult<(Arc<Node>, Entry, File)> {
+    fn new_file(&self, parent: &Arc<Node>, name: &CStr, mode: NewMode, caller: Caller) -> FsResult<NewFile> {
         let account = self.account_of(parent)?;
+        self.keep_figure(&account, name)?;
         let operation = self.dirty.enter();
         mark(&operation, &account);
-        let reservation = self.reserve_name(parent, name, &account, Meters::of_file(0))?;
+        let recording_bytes = self.ledger.recording_bytes(&account);
+        let reservation = self.reserve_name(parent, name, &account, Meters::of_file(recording_bytes))?;
         let file = parent.with_path(&self.tree, |dir| self.tree.create(dir, name, mode.permissions_in(dir)?))?;
         // It is on disk, so it counts, whatever goes wrong from here on.
-        reservation.claim(Meters::of_file(0));
+        let booking = reservation.claim_recording();
         self.ledger.count_added(&account, 1, 0);
         self.ledger.count_operation(&account, OperationKind::Create);
         self.finish_inode(parent, file.as_fd(), mode.bits, caller)?;
         let (node, entry) = self.meet_made(&account, &file)?;
         self.notes.placed(node.ino, account.ino(), name.to_bytes());
-        Ok((node, entry, file))
+        Ok(NewFile {
+            node,
+            entry,
+            file,
+            booking,
+        })
     }
 
     /// Room for a new name, asked for only after a name that exists was ruled out.
@@ -118,6 +127,7 @@ impl FileSystem {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
+        self.keep_figure(&account, &name)?;
         let operation = self.dirty.enter();
         mark(&operation, &account);
         let made = self
@@ -176,6 +186,7 @@ impl FileSystem {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
+        self.keep_figure(&account, &name)?;
         let operation = self.dirty.enter();
         mark(&operation, &account);
         let reservation = self.reserve_name(&parent, &name, &account, Meters::of_file(0))?;
@@ -231,6 +242,7 @@ impl FileSystem {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
+        self.keep_figure(&account, &name)?;
         let state = node.file.state.lock();
         let home = node.home();
         if !self.ledger.same_limited_chain(&home, &account) {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::handles::Handle;
 use crate::fs::node::Node;
 use crate::fs::{Entry, FileSystem};
@@ -89,6 +90,12 @@ impl FileSystem {
     /// # Errors
     /// ENOTDIR, ESTALE.
     pub fn opendir(&self, number: u64) -> FsResult<OpenedDirectory> {
+        if is_figure(number) {
+            return Ok(OpenedDirectory {
+                fh: self.open_figure_directory(number)?,
+                remembered: Remembered::Not,
+            });
+        }
         let node = self.nodes.get(number)?;
         if !node.is_directory() {
             return Err(Errno::ENOTDIR);
@@ -130,6 +137,9 @@ impl FileSystem {
         listing: Listing,
         mut take: impl FnMut(&DirEntry<'_>) -> bool,
     ) -> FsResult<()> {
+        if is_figure(fh.0) {
+            return self.list_figures(fh, position, take);
+        }
         let handle = self.handles.get(fh)?;
         let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
         let mut directory = stream.directory.lock();
@@ -183,6 +193,9 @@ impl FileSystem {
     /// # Errors
     /// EBADF.
     pub fn releasedir(&self, fh: Fh) -> FsResult<()> {
+        if is_figure(fh.0) {
+            return self.close_figure(fh);
+        }
         self.handles.remove(fh).map(|_| ())
     }
 
@@ -191,6 +204,9 @@ impl FileSystem {
     /// # Errors
     /// Errors of the disk.
     pub fn fsyncdir(&self, fh: Fh) -> FsResult<()> {
+        if is_figure(fh.0) {
+            return Ok(());
+        }
         let handle = self.handles.get(fh)?;
         let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
         let mut directory = stream.directory.lock();

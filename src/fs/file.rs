@@ -9,11 +9,12 @@ use rustix::fs::{FileType, OFlags};
 
 use crate::fs::acl::is_member;
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::handles::Handle;
 use crate::fs::node::{FileState, Node};
 use crate::fs::{Caller, FileSystem};
 use crate::id::Fh;
-use crate::quota::{OperationKind, WriteAsk};
+use crate::quota::{Booking, OperationKind, WriteAsk};
 use crate::sealed::length::{SizeOnDisk, classify};
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
@@ -71,6 +72,9 @@ impl FileSystem {
     /// # Errors
     /// EIO when its head does not open (logged once); errors of the backing open.
     pub fn open(&self, number: u64, how: OpenMode, caller: Caller) -> FsResult<Opened> {
+        if is_figure(number) {
+            return self.open_figure(number, how);
+        }
         let node = self.nodes.get(number)?;
         let opened = self.open_node(&node, how, caller)?;
         self.count(
@@ -115,8 +119,9 @@ impl FileSystem {
     }
 
     /// Opens a file that was just made, over the descriptor that made it.
-    pub(super) fn open_new(&self, node: &Arc<Node>, file: File, how: OpenMode) -> Opened {
+    pub(super) fn open_new(&self, node: &Arc<Node>, file: File, how: OpenMode, booking: Option<Booking>) -> Opened {
         let mut state = node.file.state.lock();
+        state.booking = booking;
         if state.sealed.is_none() {
             let empty = SealedFile::new_empty(Arc::new(file), self.ring.clone(), self.write_options);
             state.sealed = Some(Box::new(empty));
@@ -192,6 +197,9 @@ impl FileSystem {
     /// # Errors
     /// EIO for a page that does not open (logged once); the rest of the file stays readable.
     pub fn read(&self, fh: Fh, plain_offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
+        if is_figure(fh.0) {
+            return self.read_figure(fh, plain_offset, buffer);
+        }
         let handle = self.handles.get(fh)?;
         let node = handle.node();
         let plan = {
@@ -249,7 +257,7 @@ impl FileSystem {
         };
         let (accepted, reservation) = self
             .ledger
-            .reserve_write(&home, ask)
+            .reserve_recording_write(&home, ask, &mut state.booking)
             .map_err(|refusal| self.refused(&refusal))?;
         let written = sealed.write(plain_offset, &data[..accepted as usize]);
         let growth = sealed.plain_length().saturating_sub(old_length);
@@ -311,6 +319,9 @@ impl FileSystem {
     /// # Errors
     /// EIO when the disk failed, now or at an earlier sync of this file.
     pub fn fsync(&self, fh: Fh) -> FsResult<()> {
+        if is_figure(fh.0) {
+            return Ok(());
+        }
         let handle = self.handles.get(fh)?;
         sync_node(handle.node())
     }
@@ -320,6 +331,9 @@ impl FileSystem {
     /// # Errors
     /// EBADF.
     pub fn release(&self, fh: Fh) -> FsResult<()> {
+        if is_figure(fh.0) {
+            return self.close_figure(fh);
+        }
         let handle = self.handles.remove(fh)?;
         if handle.stream.is_some() {
             // A directory, whose release an unmount swallowed: it is not counted among the opens.
@@ -335,6 +349,7 @@ impl FileSystem {
             if state.opens > 0 {
                 return Ok(());
             }
+            state.booking = None;
             if node.is_unlinked() {
                 let operation = self.dirty.enter();
                 self.mark_file(&operation, node);

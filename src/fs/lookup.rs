@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{FileType, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node};
 use crate::fs::{Attr, Caller, Entry, FileSystem, Found, c_name};
@@ -24,6 +25,10 @@ impl FileSystem {
     /// # Errors
     /// Errors of the backing look-up; a missing name is no error.
     pub fn lookup(&self, parent: u64, name: &OsStr, caller: Caller) -> FsResult<Found> {
+        if is_figure(parent) {
+            let month = self.look_up_month(parent, name)?;
+            return Ok(month.map_or(Found::AbsentForNow, Found::Figure));
+        }
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
@@ -34,7 +39,10 @@ impl FileSystem {
                 self.count(&node, OperationKind::Stat);
                 Ok(Found::Entry(entry))
             }
-            Err(Errno::ENOENT) => self.lookup_absent(&parent, &name, caller),
+            Err(Errno::ENOENT) => match self.figure_named(&parent, &name) {
+                Some(figure) => Ok(Found::Figure(figure)),
+                None => self.lookup_absent(&parent, &name, caller),
+            },
             Err(e) => Err(e),
         }
     }
@@ -165,6 +173,9 @@ impl FileSystem {
     /// # Errors
     /// ESTALE when it is gone.
     pub fn getattr(&self, number: u64) -> FsResult<Attr> {
+        if is_figure(number) {
+            return self.figure_attr(number);
+        }
         let node = self.nodes.get(number)?;
         self.count(&node, OperationKind::Stat);
         self.attr_of(&node)

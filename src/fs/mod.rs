@@ -25,6 +25,7 @@ mod create;
 mod date_dirs;
 mod dir;
 mod errno;
+mod figures;
 mod file;
 mod handles;
 mod hashing;
@@ -66,6 +67,7 @@ pub use copy::CopyEnd;
 pub use date_dirs::Vanished;
 pub use dir::{DirEntry, Listing, OpenedDirectory, Remembered};
 pub use errno::{Errno, FsResult};
+pub use figures::PastOperations;
 pub use file::{OpenMode, Opened, WriteAsked};
 pub use handles::Handle;
 pub use links::{LinkCharge, MultiLink};
@@ -103,6 +105,8 @@ pub enum Found {
     Absent,
     /// It does not, but the daemon may make it by itself one day.
     AbsentForNow,
+    /// It shows a figure that may change at any time.
+    Figure(Entry),
 }
 
 /// The parts that a file system is made of.
@@ -123,6 +127,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What was known of sealed files.
     pub known_heads: Arc<dyn KnownHeads>,
+    /// What was done in past months.
+    pub past_operations: Arc<dyn PastOperations>,
     /// So many recordings may wait to be sealed, each with a descriptor, before whoever closes one helps.
     pub unsealed_files_max: usize,
     /// Owner of the daemon process, to whom new inodes belong before they are given away.
@@ -150,6 +156,8 @@ pub struct FileSystem {
     notes: baseline::Notes,
     hashing: hashing::Hashing,
     known_heads: Arc<dyn KnownHeads>,
+    past_operations: Arc<dyn PastOperations>,
+    open_figures: figures::OpenFigures,
     date_dirs: date_dirs::DateDirs,
     tree_lock: Mutex<()>,
     limits_turn: Mutex<()>,

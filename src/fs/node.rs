@@ -16,8 +16,9 @@ use rustix::fs::{FileType, OFlags, Statx, StatxFlags};
 
 use crate::fs::closing::Closing;
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::id::Ino;
-use crate::quota::Account;
+use crate::quota::{Account, Booking};
 use crate::store::sealed_file::SealedFile;
 use crate::store::tree::{Anchor, Tree};
 
@@ -85,6 +86,8 @@ pub struct FileState {
     pub cached_at: Option<u64>,
     /// The backing file was left empty by this process, which knows that nothing of it is at risk.
     pub known_empty: bool,
+    /// Room that the limits keep for what is recorded into it, until its last close.
+    pub booking: Option<Booking>,
     /// The committer carries a job of this file out, whose marks belong to `sealed` as it is.
     pub in_job: bool,
     /// A sync or sealing that failed was logged already.
@@ -286,7 +289,12 @@ impl Nodes {
         if number == ROOT_NODE || number == self.root.ino.0 {
             return Ok(self.root.clone());
         }
-        self.table.get(&number).map(|node| node.clone()).ok_or(Errno::ESTALE)
+        match self.table.get(&number) {
+            Some(node) => Ok(node.clone()),
+            // Nobody changes one.
+            None if is_figure(number) => Err(Errno::EPERM),
+            None => Err(Errno::ESTALE),
+        }
     }
 
     /// The known node of an inode that was found on disk, told by number and time of birth, without a look at

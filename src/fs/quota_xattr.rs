@@ -97,7 +97,7 @@ impl FileSystem {
             }
             QuotaName::Binding => {
                 let least = self.ledger.available(&account).bytes;
-                least.map(|room| format!("/{}", lossy_path(&room.account)))
+                least.map(|room| format!("/{}", room.account.display_path()))
             }
             QuotaName::LastRefusal => self.last_refusal(&account).map(|told| told.to_string()),
             QuotaName::Json => Some(self.quota_json(&account).to_string()),
@@ -119,7 +119,7 @@ impl FileSystem {
             Some((key.name().to_owned(), told))
         });
         json!({
-            "path": format!("/{}", lossy_path(account)),
+            "path": format!("/{}", account.display_path()),
             "level": account.level(),
             "is_tenant": account.is_tenant(),
             "used": { "bytes": usage.total.bytes, "files": usage.total.files, "dirs": usage.total.dirs },
@@ -245,7 +245,7 @@ impl FileSystem {
         mark(&operation, account);
         let directory = open()?;
         tree::set_limits_text(directory.as_fd(), &limits.to_string())?;
-        log::info!("limits set on '{}': {}", lossy_path(account), shown(&limits));
+        log::info!("limits set on '{}': {}", account.display_path(), shown(&limits));
         account.set_overrides(limits);
         self.place(account);
         Ok(())
@@ -279,7 +279,7 @@ fn room_json(room: &Room) -> Value {
         "remaining": room.remaining,
         "used": room.used,
         "limit": room.limit,
-        "path": format!("/{}", lossy_path(&room.account)),
+        "path": format!("/{}", room.account.display_path()),
     })
 }
 
@@ -292,10 +292,6 @@ fn period_json(period: &PeriodUsage) -> Value {
         "day": used(Meter::DayFiles, Meter::DayBytes, period.day_ends_s),
         "month": used(Meter::MonthFiles, Meter::MonthBytes, period.month_ends_s),
     })
-}
-
-fn lossy_path(account: &Account) -> String {
-    String::from_utf8_lossy(&account.path()).into_owned()
 }
 
 #[cfg(test)]

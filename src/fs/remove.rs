@@ -33,7 +33,8 @@ impl FileSystem {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
-        let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
+        let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
+        let stat = found.map_err(|e| self.unless_figure(&account, &name, e))?;
         if FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Directory {
             return Err(Errno::EISDIR);
         }
@@ -119,7 +120,8 @@ impl FileSystem {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
-        let stat = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name))?;
+        let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
+        let stat = found.map_err(|e| self.unless_figure(&account, &name, e))?;
         if FileType::from_raw_mode(u32::from(stat.stx_mode)) != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }

@@ -77,8 +77,12 @@ impl FileSystem {
             name: &new_name,
         };
         let _turn = self.tree_lock.lock();
-        let source = self.was(&from)?.ok_or(Errno::ENOENT)?;
+        let absent = || self.unless_figure(&from.account, from.name, Errno::ENOENT);
+        let source = self.was(&from)?.ok_or_else(absent)?;
         let target = self.was(&to)?;
+        if target.is_none() {
+            self.keep_figure(&to.account, to.name).map_err(|_| Errno::EPERM)?;
+        }
         let operation = self.dirty.enter();
         self.mark_side(&operation, &from, &source);
         mark(&operation, &to.account);

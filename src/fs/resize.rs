@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::file::log_damage;
 use crate::fs::node::{FileState, Node};
 use crate::fs::{Caller, FileSystem};
@@ -46,7 +47,7 @@ impl FileSystem {
         } else {
             let reservation = self
                 .ledger
-                .reserve_length(&home, old, length)
+                .reserve_recording_length(&home, old, length, &mut state.booking)
                 .map_err(|refusal| self.refused(&refusal))?;
             let grown = sealed.set_plain_length(length);
             let growth = sealed.plain_length().saturating_sub(old);
@@ -138,6 +139,9 @@ impl FileSystem {
     /// # Errors
     /// ENXIO behind the end.
     pub fn seek(&self, fh: Fh, plain_offset: u64, to: Seek) -> FsResult<u64> {
+        if is_figure(fh.0) {
+            return self.seek_in_figure(fh, plain_offset, to);
+        }
         let handle = self.handles.get(fh)?;
         let state = handle.node().file.state.lock();
         let sealed = state.sealed.as_ref().ok_or(Errno::EIO)?;

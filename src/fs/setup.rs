@@ -12,7 +12,9 @@ use crate::fs::baseline::ContentNote;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node, Nodes, Pin};
-use crate::fs::{FileSystem, MultiLink, Parts, baseline, committer, date_dirs, handles, hashing, links, refusals};
+use crate::fs::{
+    FileSystem, MultiLink, Parts, baseline, committer, date_dirs, figures, handles, hashing, links, refusals,
+};
 use crate::id::Ino;
 use crate::store::sealed_file::{SealedFile, WriteOptions};
 use crate::store::tree::{Anchor, stat_fd};
@@ -57,6 +59,8 @@ impl FileSystem {
             notes: baseline::Notes::default(),
             hashing: hashing::Hashing::default(),
             known_heads: parts.known_heads,
+            past_operations: parts.past_operations,
+            open_figures: figures::OpenFigures::default(),
             date_dirs: date_dirs::DateDirs::default(),
             tree_lock: Mutex::new(()),
             limits_turn: Mutex::new(()),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::fs::FileSystem;
 use crate::fs::errno::FsResult;
+use crate::fs::figures::is_figure;
 use crate::fs::node::Node;
 use crate::quota::{Account, Room};
 
@@ -31,8 +32,11 @@ impl FileSystem {
     /// # Errors
     /// Errors of the backing statfs.
     pub fn statfs(&self, number: u64) -> FsResult<Space> {
-        let node = self.nodes.get(number)?;
-        let account = self.paying_account(&node)?;
+        let account = if is_figure(number) {
+            self.tenant_of_figure(number)?
+        } else {
+            self.paying_account(&*self.nodes.get(number)?)?
+        };
         let disk = rustix::fs::fstatvfs(self.tree.root())?;
         let disk_free = disk.f_bavail.saturating_mul(disk.f_frsize) / BLOCK_BYTES;
         let limited = self.ledger.available(&account);
@@ -59,7 +63,7 @@ impl FileSystem {
         })
     }
 
-    fn paying_account(&self, node: &Arc<Node>) -> FsResult<Arc<Account>> {
+    fn paying_account(&self, node: &Node) -> FsResult<Arc<Account>> {
         if node.is_directory() {
             self.account_of(node)
         } else {

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::fs::acl::is_list;
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::quota_xattr::QuotaName;
 use crate::fs::{Caller, FileSystem, c_name};
 use crate::store::tree::{get_xattr, list_xattr, remove_xattr, set_xattr};
@@ -40,6 +41,9 @@ impl FileSystem {
     /// # Errors
     /// ENODATA, ERANGE; EOPNOTSUPP for names of other kinds.
     pub fn getxattr(&self, number: u64, name: &OsStr, bytes_max: usize) -> FsResult<XattrAnswer> {
+        if is_figure(number) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         if let Some(quota) = QuotaName::of(name) {
             let text = self.quota_value(&self.nodes.get(number)?, quota)?;
             return sized(text.into_bytes(), bytes_max);
@@ -59,6 +63,9 @@ impl FileSystem {
     /// # Errors
     /// ERANGE.
     pub fn listxattr(&self, number: u64, bytes_max: usize) -> FsResult<XattrAnswer> {
+        if is_figure(number) {
+            return sized(Vec::new(), bytes_max);
+        }
         let node = self.nodes.get(number)?;
         let mut all = vec![0; LIST_BYTES_MAX];
         let bytes = node.with_path(&self.tree, |fd| list_xattr(fd, &mut all))?;

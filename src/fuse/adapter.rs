@@ -96,6 +96,9 @@ impl Filesystem for Adapter {
         match self.fs.lookup(parent.0, name, caller(request)) {
             Ok(Found::Entry(entry)) => reply.entry(&TTL, &attr(&entry.attr), generation(entry.generation)),
             Ok(Found::Absent) => reply.entry(&TTL, &absent(), generation(0)),
+            Ok(Found::Figure(entry)) => {
+                reply.entry(&Duration::ZERO, &attr(&entry.attr), generation(entry.generation));
+            }
             Ok(Found::AbsentForNow) => reply.entry(&Duration::ZERO, &absent(), generation(0)),
             Err(e) => reply.error(errno(e)),
         }

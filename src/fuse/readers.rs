@@ -202,14 +202,14 @@ impl Drop for Turn<'_> {
         }
         let counts = &readers.shared.counts;
         counts.at_work.fetch_sub(1, Ordering::Relaxed);
-        counts
-            .left_one
-            .store(readers.shared.is_request_waiting(), Ordering::Relaxed);
+        let left_one = readers.shared.is_request_waiting();
+        counts.left_one.store(left_one, Ordering::Relaxed);
         if counts.is_crowded() {
             counts.reading.fetch_add(1, Ordering::SeqCst);
         } else if counts.be_the_reader() {
-            let shared = &readers.shared;
-            shared.look_out.look(&shared.clock, || shared.is_request_waiting());
+            let (shared, mut first) = (&readers.shared, Some(left_one));
+            let is_waiting = || first.take().unwrap_or_else(|| shared.is_request_waiting());
+            shared.look_out.look(&shared.clock, is_waiting);
         } else {
             readers.shared.rest();
         }

@@ -26,6 +26,8 @@ pub struct Account {
     pub(super) own: AtomicMeters,
     pub(super) total: AtomicMeters,
     pub(super) reserved: AtomicMeters,
+    /// The part of it that stands for open recordings.
+    pub(super) booked: AtomicMeters,
     pub(super) limits: AtomicLimits,
     tenant: AtomicBool,
     flow: OnceLock<Box<Flow>>,
@@ -53,6 +55,7 @@ impl Account {
             own: AtomicMeters::default(),
             total: AtomicMeters::default(),
             reserved: AtomicMeters::default(),
+            booked: AtomicMeters::default(),
             limits: AtomicLimits::new(Limits::NONE),
             tenant: AtomicBool::new(false),
             flow: OnceLock::new(),
@@ -117,6 +120,11 @@ impl Account {
     /// Path relative to the mount, for messages; empty for the root.
     pub fn path(&self) -> Vec<u8> {
         self.components().join(&b'/')
+    }
+
+    /// The same as text, for people and as a key; bytes that are none are replaced.
+    pub fn display_path(&self) -> String {
+        String::from_utf8_lossy(&self.path()).into_owned()
     }
 
     /// What lies directly in the directory.

@@ -210,6 +210,26 @@ impl Gate {
         }
     }
 
+    /// Keeps room for a recording.
+    pub(super) fn book(&self, account: &Account, bytes: u64) {
+        let amount = Meters::of_bytes(bytes);
+        for (payer, _) in self.chain(account) {
+            payer.reserved.add(amount);
+            payer.booked.add(amount);
+        }
+    }
+
+    /// Gives room of a recording back. False when less was kept.
+    #[must_use]
+    pub(super) fn unbook(&self, account: &Account, bytes: u64) -> bool {
+        let amount = Meters::of_bytes(bytes);
+        let mut exact = true;
+        for (payer, _) in self.chain(account) {
+            exact &= payer.reserved.change(Meters::ZERO, amount) & payer.booked.change(Meters::ZERO, amount);
+        }
+        exact
+    }
+
     /// Ends a promise: takes it from `reserved` and adds what really came to be.
     #[must_use]
     pub(super) fn settle(&self, account: &Account, promised: Meters, actual: Meters) -> bool {
@@ -293,7 +313,7 @@ pub(super) struct Obstacle {
     pub(super) account: Arc<Account>,
     pub(super) ceiling: Ceiling,
     pub(super) wanted: u64,
-    /// It would not fit either if every unfinished operation gave back what it holds.
+    /// It would not fit either if every unfinished operation gave back what it holds. Open recordings are none.
     pub(super) lasting: bool,
 }
 
@@ -347,6 +367,6 @@ fn meter_obstacle(payer: &Arc<Account>, meter: Meter, wanted: u64, now_s: i64) -
         account: Arc::clone(payer),
         ceiling,
         wanted,
-        lasting: settled > ceiling.limit,
+        lasting: settled.saturating_add(meter.of(payer.booked.load())) > ceiling.limit,
     })
 }

@@ -15,7 +15,7 @@ use dashmap::mapref::entry::Entry;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long a request waits for others to settle while nobody settles at all. Then it is refused:
@@ -34,6 +34,8 @@ pub struct Ledger {
     pub(super) clock: Arc<dyn Clock>,
     /// Accounts with terms, by inode: those that time passes for.
     pub(super) watched: DashMap<Ino, Arc<Account>>,
+    /// Whether any account ever kept room for recordings.
+    pub(super) has_bookings: AtomicBool,
 }
 
 /// One account's figures of one instant.
@@ -98,6 +100,7 @@ impl Ledger {
             patience,
             clock,
             watched: DashMap::new(),
+            has_bookings: AtomicBool::new(false),
         };
         ledger.watch(&ledger.root);
         ledger.set_limits(&ledger.root, limits);
@@ -181,14 +184,17 @@ impl Ledger {
         }
         let old_parent = gate.parent(dir.slot);
         let stop = gate.common(old_parent, parent.slot);
-        let (total, reserved) = (dir.total(), dir.reserved());
+        let (total, reserved, booked) = (dir.total(), dir.reserved(), dir.booked.load());
         let mut exact = true;
         for payer in gate.way_up(old_parent, stop) {
-            exact &= payer.total.change(Meters::ZERO, total) & payer.reserved.change(Meters::ZERO, reserved);
+            exact &= payer.total.change(Meters::ZERO, total)
+                & payer.reserved.change(Meters::ZERO, reserved)
+                & payer.booked.change(Meters::ZERO, booked);
         }
         for payer in gate.way_up(parent.slot, stop) {
             payer.total.add(total);
             payer.reserved.add(reserved);
+            payer.booked.add(booked);
         }
         gate.set_parent(dir.slot, parent.slot);
         dir.set_place(Some(parent), name);
@@ -443,7 +449,7 @@ impl Ledger {
         } = obstacle;
         Refusal {
             account: account.ino(),
-            path: String::from_utf8_lossy(&account.path()).into_owned(),
+            path: account.display_path(),
             meter: ceiling.meter,
             reason: ceiling.reason,
             used: ceiling.used,

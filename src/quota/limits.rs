@@ -32,6 +32,8 @@ pub struct Limits {
     pub month_files: Option<u64>,
     /// Growth of a month in plaintext bytes.
     pub month_bytes: Option<u64>,
+    /// Bytes that are kept for each new recording while it is open.
+    pub recording_bytes: Option<u64>,
 }
 
 /// Grace of a soft limit that says nothing else: a week, as with XFS and ext4.
@@ -57,6 +59,7 @@ impl Limits {
         day_bytes: None,
         month_files: None,
         month_bytes: None,
+        recording_bytes: None,
     };
 
     fn cell(&mut self, key: LimitKey) -> &mut Option<u64> {
@@ -72,6 +75,7 @@ impl Limits {
             LimitKey::DayMaxBytes => &mut self.day_bytes,
             LimitKey::MonthMaxFiles => &mut self.month_files,
             LimitKey::MonthMaxBytes => &mut self.month_bytes,
+            LimitKey::ReservePerRecording => &mut self.recording_bytes,
         }
     }
 

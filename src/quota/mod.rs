@@ -1,7 +1,8 @@
 //! The in-memory ledger: every byte, file and directory is charged here before it exists.
 //!
 //! A directory is an [`Account`]. `own` is what lies directly in it, `total` is `own` plus the totals of its
-//! sub-directories, `reserved` is what is promised to operations whose I/O is under way, for itself and all below.
+//! sub-directories, `reserved` is what is promised to operations whose I/O is under way and to open recordings, for itself
+//! and all below.
 //! Invariants: `total == own + sum of the children's totals`, and `total + reserved <= hard limit` for every meter
 //! at every instant (unless a limit was set below what was there, or usage was forced in by recovery).
 //!
@@ -11,6 +12,8 @@
 //! `DashMap` shard, admission lock, place or terms of an account.
 
 mod account;
+mod booking;
+mod bucket;
 mod external;
 mod gate;
 mod ledger;
@@ -28,6 +31,8 @@ mod write;
 mod tests;
 
 pub use account::{Account, FlowCounts, MeterState};
+pub use booking::Booking;
+pub use bucket::{BucketQuota, BucketStats};
 pub use external::{Exceeded, External, ExternalAmount, ExternalError, ExternalLimits, ExternalUsage, SavedExternal};
 pub use ledger::{Available, Ledger, Room, Usage};
 pub use limits::{Limits, Meter, Reason, Refusal};

@@ -54,6 +54,8 @@ pub enum LimitKey {
     MonthMaxFiles,
     /// Growth of a month.
     MonthMaxBytes,
+    /// Bytes that are kept for each new recording while it is open.
+    ReservePerRecording,
 }
 
 /// What the value of a limit counts.
@@ -69,7 +71,7 @@ pub enum LimitUnit {
 
 impl LimitKey {
     /// All of them, in the order in which they are written.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::MaxBytes,
         Self::MaxFiles,
         Self::MaxDirs,
@@ -81,6 +83,7 @@ impl LimitKey {
         Self::DayMaxBytes,
         Self::MonthMaxFiles,
         Self::MonthMaxBytes,
+        Self::ReservePerRecording,
     ];
 
     /// The name.
@@ -97,15 +100,19 @@ impl LimitKey {
             Self::DayMaxBytes => "day.max_bytes",
             Self::MonthMaxFiles => "month.max_files",
             Self::MonthMaxBytes => "month.max_bytes",
+            Self::ReservePerRecording => "reserve_per_recording_bytes",
         }
     }
 
     /// What its values count.
     pub fn unit(self) -> LimitUnit {
         match self {
-            Self::MaxBytes | Self::MaxFileSize | Self::SoftBytes | Self::DayMaxBytes | Self::MonthMaxBytes => {
-                LimitUnit::Bytes
-            }
+            Self::MaxBytes
+            | Self::MaxFileSize
+            | Self::SoftBytes
+            | Self::DayMaxBytes
+            | Self::MonthMaxBytes
+            | Self::ReservePerRecording => LimitUnit::Bytes,
             Self::MaxFiles | Self::MaxDirs | Self::SoftFiles | Self::DayMaxFiles | Self::MonthMaxFiles => {
                 LimitUnit::Count
             }

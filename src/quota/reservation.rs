@@ -5,6 +5,7 @@
 //! end only by the ledger's patience.
 
 use super::account::Account;
+use super::booking::{Booking, draw};
 use super::gate::{Asked, Gate, Obstacle, obstacle};
 use super::ledger::{Hindrance, Ledger};
 use super::limits::{Meter, Reason, Refusal, UNLIMITED};
@@ -40,6 +41,18 @@ impl Reservation {
                 .report_miscount(&self.account, "claiming more than was reserved");
         }
         self.settle(actual);
+    }
+
+    /// A new file came to be. The bytes that were held with it stay kept for what is recorded into it.
+    pub fn claim_recording(mut self) -> Option<Booking> {
+        let promised = std::mem::take(&mut self.amount);
+        let gate = self.ledger.lock();
+        let exact = gate.settle(&self.account, promised, Meters::of_file(0));
+        if promised.bytes > 0 {
+            gate.book(&self.account, promised.bytes);
+        }
+        self.ledger.finish(gate, exact, &self.account, "booking a recording");
+        (promised.bytes > 0).then(|| Booking::new(Arc::clone(&self.ledger), Arc::clone(&self.account), promised.bytes))
     }
 
     fn settle(&mut self, actual: Meters) {
@@ -86,6 +99,19 @@ impl Ledger {
         account: &Arc<Account>,
         ask: WriteAsk,
     ) -> Result<(u64, Reservation), Refusal> {
+        self.reserve_recording_write(account, ask, &mut None)
+    }
+
+    /// The same, drawn from what the recording has booked as far as that goes.
+    ///
+    /// # Errors
+    /// As [`Ledger::reserve_write`].
+    pub fn reserve_recording_write(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        ask: WriteAsk,
+        booking: &mut Option<Booking>,
+    ) -> Result<(u64, Reservation), Refusal> {
         if ask.growth() == 0 {
             return Ok((ask.size, self.reservation(account, Meters::ZERO)));
         }
@@ -93,9 +119,11 @@ impl Ledger {
         let mut gate = self.lock();
         let cut = self.when_it_fits(&mut gate, |gate| {
             let sized = within_file_size(gate, account, ask).map_err(Hindrance::Full)?;
-            let cut = within_room(gate, account, sized, now_s).map_err(Hindrance::Full)?;
-            gate.hold(account, Meters::of_bytes(cut.growth()));
-            Ok(cut)
+            draw(gate, account, booking, sized.growth(), |gate| {
+                let cut = within_room(gate, account, sized, now_s).map_err(Hindrance::Full)?;
+                gate.hold(account, Meters::of_bytes(cut.growth()));
+                Ok((cut.growth(), cut))
+            })
         });
         drop(gate);
         match cut {
@@ -114,6 +142,20 @@ impl Ledger {
         old_length: u64,
         new_length: u64,
     ) -> Result<Reservation, Refusal> {
+        self.reserve_recording_length(account, old_length, new_length, &mut None)
+    }
+
+    /// The same, drawn from what the recording has booked as far as that goes.
+    ///
+    /// # Errors
+    /// As [`Ledger::reserve_length`].
+    pub fn reserve_recording_length(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        old_length: u64,
+        new_length: u64,
+        booking: &mut Option<Booking>,
+    ) -> Result<Reservation, Refusal> {
         let growth = Meters::of_bytes(new_length.saturating_sub(old_length));
         if growth.is_zero() {
             return Ok(self.reservation(account, growth));
@@ -124,7 +166,10 @@ impl Ledger {
             Some((payer, limit)) if new_length > limit => Err(Hindrance::Full(file_size_obstacle(
                 payer, limit, old_length, new_length,
             ))),
-            _ => hold_if_free(gate, account, growth, now_s),
+            _ => draw(gate, account, booking, growth.bytes, |gate| {
+                hold_if_free(gate, account, growth, now_s)?;
+                Ok((growth.bytes, ()))
+            }),
         });
         drop(gate);
         match held {
@@ -190,8 +235,9 @@ fn within_room(gate: &Gate, account: &Account, ask: WriteAsk, now_s: i64) -> Res
     for (payer, _) in gate.chain(account) {
         let of_bytes = payer.growth_meters().iter().filter(|meter| meter.is_bytes());
         for ceiling in of_bytes.filter_map(|&meter| payer.ceiling(meter, now_s)) {
-            let settled_room = ceiling.limit.saturating_sub(ceiling.used);
-            let room = settled_room.saturating_sub(payer.reserved.load().bytes);
+            let left = ceiling.limit.saturating_sub(ceiling.used);
+            let settled_room = left.saturating_sub(payer.booked.load().bytes);
+            let room = left.saturating_sub(payer.reserved.load().bytes);
             if let Some(smaller) = cut.within_room(room) {
                 cut = smaller;
                 continue;

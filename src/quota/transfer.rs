@@ -48,6 +48,13 @@ impl Moved {
         }
     }
 
+    fn booked(&self) -> Meters {
+        match self {
+            Self::File(_) => Meters::ZERO,
+            Self::Dir(dir) => dir.booked.load(),
+        }
+    }
+
     fn dir(&self) -> Option<&Arc<Account>> {
         match self {
             Self::File(_) => None,
@@ -314,21 +321,23 @@ impl TreeWork {
         let early_b = moved.min(back.saturating_add(self.credit));
         let early_a = back.min(moved);
         let arrivals = [
-            (self.b_home.slot, moved.saturating_sub(early_b), self.moved.reserved()),
-            (self.a_home.slot, back.saturating_sub(early_a), self.back.reserved()),
+            (self.b_home.slot, moved.saturating_sub(early_b), &self.moved),
+            (self.a_home.slot, back.saturating_sub(early_a), &self.back),
         ];
-        for (home, charged, held) in arrivals {
+        for (home, charged, arriving) in arrivals {
             let refused = |amount| obstacle(gate.way_up(home, stop), amount, Asked::Move, now_s);
-            if let Some(mut found) = refused(charged.saturating_add(held)) {
-                // What is only promised inside the tree may be given back too.
-                found.lasting &= refused(charged).is_some_and(|found| found.lasting);
+            if let Some(mut found) = refused(charged.saturating_add(arriving.reserved())) {
+                // What is only promised inside the tree may be given back too, but for what stands.
+                let lasting = refused(charged.saturating_add(arriving.booked()));
+                found.lasting &= lasting.is_some_and(|found| found.lasting);
                 return Err(Hindrance::Full(found));
             }
         }
-        for (home, charged, held) in arrivals {
+        for (home, charged, arriving) in arrivals {
             for payer in gate.way_up(home, stop) {
                 payer.total.add(charged);
-                payer.reserved.add(held);
+                payer.reserved.add(arriving.reserved());
+                payer.booked.add(arriving.booked());
             }
         }
         let [_, new_name] = &self.names;
@@ -360,10 +369,12 @@ impl TreeWork {
         for payer in gate.way_up(self.a_home.slot, flight.stop) {
             exact &= payer.total.change(a_early, a_leaves.amount());
             exact &= payer.reserved.change(Meters::ZERO, a_leaves.reserved());
+            exact &= payer.booked.change(Meters::ZERO, a_leaves.booked());
         }
         for payer in gate.way_up(self.b_home.slot, flight.stop) {
             exact &= payer.total.change(b_early, b_leaves.amount().saturating_add(credit));
             exact &= payer.reserved.change(Meters::ZERO, b_leaves.reserved());
+            exact &= payer.booked.change(Meters::ZERO, b_leaves.booked());
         }
         if happened {
             for payer in gate.way_up(flight.stop, NO_SLOT) {

@@ -8,6 +8,7 @@ use super::terms::{SavedTerms, Terms};
 use super::warnings::{EventKind, Steps};
 use crate::period::Zone;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Everything that is set on an account.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -40,6 +41,9 @@ impl Ledger {
         let gate = self.lock();
         if !limits.is_none() && account.terms().is_none() {
             self.watch(gate.account(account.slot));
+        }
+        if limits.recording_bytes.is_some() {
+            self.has_bookings.store(true, Ordering::Relaxed);
         }
         account.limits.store(limits);
         if let Some(terms) = account.terms() {

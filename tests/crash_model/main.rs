@@ -37,7 +37,7 @@ fn run(first_seed: u64, images: u64) -> Result<Counts, (u64, Counts, String)> {
 }
 
 #[test]
-fn no_power_cut_loses_what_was_synced() {
+fn q22_no_power_cut_loses_what_was_synced() {
     let images = from_env("TALLYFS_CRASH_IMAGES", 3000);
     let seed = from_env("TALLYFS_CRASH_SEED", 1);
     match run(seed, images) {

@@ -14,10 +14,11 @@ use std::time::Duration;
 use tallyfs::clock::SystemClock;
 use tallyfs::config::Config;
 use tallyfs::fs::{
-    Caller, Errno, FileSystem, Found, KnownHeads, NewMode, OpenMode, Parts, RenameKind, SetAttr, WriteAsked,
+    Caller, Errno, FileSystem, Found, KnownHeads, NewMode, OpenMode, Parts, PastOperations, RenameKind, SetAttr,
+    WriteAsked,
 };
 use tallyfs::id::{Fh, Ino};
-use tallyfs::quota::{Ledger, Limits};
+use tallyfs::quota::{Ledger, Limits, OperationCounts};
 use tallyfs::recovery::{Probe, limits_on, scan};
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
@@ -126,6 +127,16 @@ impl KnownHeads for NoBaseline {
     }
 }
 
+impl PastOperations for NoBaseline {
+    fn months(&self, _: &str) -> Option<Vec<String>> {
+        None
+    }
+
+    fn operations(&self, _: &str, _: &str) -> Option<OperationCounts> {
+        None
+    }
+}
+
 impl Mounted {
     pub fn new(strict: bool) -> Self {
         let temp = tempfile::tempdir().expect("a directory");
@@ -150,6 +161,7 @@ impl Mounted {
             administrators: None,
             daemon: ROOT,
             known_heads: Arc::new(NoBaseline),
+            past_operations: Arc::new(NoBaseline),
         });
         let fs = Arc::new(fs.expect("a file system"));
         Self { temp, fs, ring }
@@ -158,7 +170,7 @@ impl Mounted {
     pub fn number(&self, parent: u64, name: &str) -> Result<Option<u64>, Errno> {
         match self.fs.lookup(parent, OsStr::new(name), ROOT)? {
             Found::Entry(entry) => Ok(Some(entry.attr.ino.0)),
-            Found::Absent | Found::AbsentForNow => Ok(None),
+            Found::Absent | Found::AbsentForNow | Found::Figure(_) => Ok(None),
         }
     }
 

@@ -50,7 +50,7 @@ impl BareSide {
                 self.note(&entry.attr);
                 Ok(entry.attr)
             }
-            Found::Absent | Found::AbsentForNow => Err(Errno::ENOENT),
+            Found::Absent | Found::AbsentForNow | Found::Figure(_) => Err(Errno::ENOENT),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Facts about the ledger, one per test.
 
+mod booking;
 mod model;
 mod ops;
 mod races;
@@ -207,7 +208,7 @@ fn three_children_of_five_share_fifteen_less_what_lies_beside() {
 }
 
 #[test]
-fn a_request_waits_for_what_may_be_given_back() {
+fn q26_a_request_waits_for_what_may_be_given_back() {
     let (ledger, chain) = nest(2);
     ledger.set_limits(&chain[1], bytes(100));
     let held = ledger.reserve(&chain[1], Meters::of_bytes(100)).unwrap();

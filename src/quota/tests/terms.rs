@@ -85,7 +85,7 @@ fn per_day(bytes: u64) -> Limits {
 }
 
 #[test]
-fn a_day_that_is_full_refuses_with_its_end_and_the_next_begins_at_zero() {
+fn q52_a_day_that_is_full_refuses_with_its_end_and_the_next_begins_at_zero() {
     let world = World::with(SATURDAY_S + 100, per_day(1000));
     world.grow(1000).unwrap();
     let refusal = world.grow(1).unwrap_err();
@@ -124,7 +124,7 @@ fn a_period_of_the_mount_is_edquot_too() {
 }
 
 #[test]
-fn a_month_ends_with_its_last_day_and_files_count_in_both() {
+fn q52_a_month_ends_with_its_last_day_and_files_count_in_both() {
     let limits = Limits {
         day_files: Some(3),
         month_files: Some(4),
@@ -171,7 +171,7 @@ fn a_write_is_cut_where_the_day_ends_on_a_whole_frame() {
 }
 
 #[test]
-fn what_is_promised_over_midnight_counts_in_the_new_day_and_keeps_its_limit() {
+fn q52_what_is_promised_over_midnight_counts_in_the_new_day_and_keeps_its_limit() {
     let world = World::with(SATURDAY_S + DAY_S - 1, per_day(1000));
     let under_way = world.ledger.reserve(&world.acme, Meters::of_bytes(600)).unwrap();
     world.set_time(SATURDAY_S + DAY_S);
@@ -182,7 +182,7 @@ fn what_is_promised_over_midnight_counts_in_the_new_day_and_keeps_its_limit() {
 }
 
 #[test]
-fn a_clock_set_back_ends_no_period_and_begins_none() {
+fn q52_a_clock_set_back_ends_no_period_and_begins_none() {
     let world = World::with(SATURDAY_S + 5, per_day(1000));
     world.grow(700).unwrap();
     world.set_time(SATURDAY_S - 5);
@@ -207,7 +207,7 @@ fn a_clock_that_leaps_counts_once_it_has_stayed_there_for_a_minute() {
 }
 
 #[test]
-fn the_day_is_that_of_the_accounts_zone_also_when_clocks_change() {
+fn q52_the_day_is_that_of_the_accounts_zone_also_when_clocks_change() {
     // Berlin, 2026-10-25: 25 hours, from 22:00 UTC to 23:00 UTC.
     let start_s = CivilDate::from_day_key("2026-10-24").unwrap().start_unix_s() + 22 * 3600;
     let world = World::with(start_s - 1, per_day(1000));
@@ -344,7 +344,7 @@ fn a_soft_limit_without_an_end_of_grace_only_warns() {
 }
 
 #[test]
-fn grace_is_each_accounts_own_and_survives_a_restart() {
+fn q24_grace_is_each_accounts_own_and_survives_a_restart() {
     let world = World::with(SATURDAY_S, soft(1000, Some(100)));
     let other = world.ledger.insert(world.ledger.root(), Ino(5), 1, b"other");
     world.ledger.set_limits(&other, soft(1000, Some(100)));
