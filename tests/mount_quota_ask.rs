@@ -94,6 +94,48 @@ fn history_tells_days_and_reset_begins_them_anew() {
 }
 
 #[test]
+fn history_tells_the_peak_what_was_refused_and_when_it_will_be_full() {
+    let mut mount = Mount::with_config(format!("{RULES}[rules.limits.tenant]\nmax_bytes = 10000\n"));
+    let acme = mount.dir("acme");
+    let days = || json_of(&["quota", "history", text(&acme), "--days", "9"]);
+    let saved = |column: &str, value: u64| {
+        until("the day is saved", || (days()[0][column] == value).then_some(()));
+    };
+    fs::write(acme.join("call"), vec![1; 9000]).expect("a recording");
+    saved("total_size_bytes", 9000);
+    assert!(fs::write(acme.join("more"), vec![1; 2000]).is_err());
+    saved("denied", 1);
+    for name in ["call", "more"] {
+        fs::remove_file(acme.join(name)).expect("a deletion");
+    }
+    fs::write(acme.join("call"), vec![1; 4000]).expect("a recording");
+    saved("total_size_bytes", 4000);
+    let day = days()[0].clone();
+    assert_eq!(
+        (&day["peak_size_bytes"], &day["peak_files"]),
+        (&json!(10_000), &json!(2)),
+        "{day}"
+    );
+    // One day is no line.
+    assert!(!run(tallyfs(), &["quota", "history", text(&acme)]).contains("grows"));
+    mount.stop();
+    let db = rusqlite::Connection::open(mount.store().join("tallyfs.db")).expect("the database");
+    let earlier = "INSERT INTO storage_usage_log (date, tenant, total_size_bytes, created_at, updated_at)
+                   VALUES (date('now', '-3 days'), 'acme', 1000, 0, 0), (date('now', '-2 days'), 'acme', 2000, 0, 0),
+                          (date('now', '-1 days'), 'acme', 3000, 0, 0)";
+    db.execute(earlier, []).expect("three days");
+    let in_six: String = db
+        .query_row("SELECT date('now', '+6 days')", [], |row| row.get(0))
+        .expect("a date");
+    drop(db);
+    mount.start();
+    let table = run(tallyfs(), &["quota", "history", text(&acme)]);
+    let told = format!("grows by 1000 B a day, and is full on {in_six}");
+    assert!(table.trim_end().ends_with(&told), "{table}, expected {told}");
+    mount.finish();
+}
+
+#[test]
 fn q46_a_dump_is_loaded_into_another_store() {
     let mount = three();
     let (acme, root) = (mount.path("acme"), mount.point());

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tallyfs::fs::{Errno, FsResult, NewMode, OpenMode, ROOT_NODE, WriteAsked};
 use tallyfs::id::{Fh, Ino};
-use tallyfs::quota::{Ledger, Limits, WriteAsk};
+use tallyfs::quota::{Account, Ledger, Limits, WriteAsk};
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
 use tallyfs::store::backing::Backing;
@@ -51,7 +51,17 @@ pub fn all(scale: f64) -> io::Result<Vec<Part>> {
     parts.push(marking(times)?);
     parts.extend(committing((times / 20).max(50))?);
     parts.extend(writing_back(((10_000.0 * scale) as usize).max(100))?);
-    parts.push(account_memory(((100_000.0 * scale) as usize).max(1000)));
+    let accounts = ((100_000.0 * scale) as usize).max(1000);
+    parts.push(account_memory("a directory account", accounts, |_, _| ()));
+    parts.push(account_memory("a tenant with limits", accounts, |ledger, account| {
+        ledger.set_level(account, Some("tenant"), true);
+        let limits = Limits {
+            bytes: Some(1 << 40),
+            day_files: Some(1000),
+            ..Limits::NONE
+        };
+        ledger.set_limits(account, limits);
+    }));
     Ok(parts)
 }
 
@@ -227,16 +237,17 @@ fn save(bare: &mut Bare, name: String) -> Part {
     figure(name, begun.elapsed().as_secs_f64() * 1e3, "ms")
 }
 
-fn account_memory(accounts: usize) -> Part {
+fn account_memory(what: &str, accounts: usize, finish: impl Fn(&Ledger, &Account)) -> Part {
     let ledger = Ledger::new(Ino(1), Limits::NONE);
     let root = ledger.root().clone();
     let before = Allocations::now();
     for number in 0..accounts as u64 {
-        ledger.insert(&root, Ino(number + 2), 0, format!("2026-11-{number:05}").as_bytes());
+        let account = ledger.insert(&root, Ino(number + 2), 0, format!("2026-11-{number:05}").as_bytes());
+        finish(&ledger, &account);
     }
     let held = Allocations::now().since(before).held_bytes;
     figure(
-        format!("memory of a directory account, of {accounts}"),
+        format!("memory of {what}, of {accounts}"),
         held as f64 / accounts as f64,
         "bytes",
     )

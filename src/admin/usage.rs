@@ -5,15 +5,15 @@ use axum::response::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Shared;
 use super::access::Who;
 use super::accounts::blocking;
 use super::problem::Problem;
 use super::tracker::Query;
+use super::{Services, Shared};
 use crate::config::Scope;
 use crate::db;
 use crate::period::{CivilDate, DAY_S};
-use crate::quota::Meter;
+use crate::quota::{Account, Meter, Trend};
 
 /// Days that are told where nobody says how many.
 const DAYS_DEFAULT: u32 = 30;
@@ -53,6 +53,11 @@ pub struct Day {
     recordings_deleted: u64,
     bytes_added: u64,
     bytes_deleted: u64,
+    /// Requests that a limit refused.
+    denied: u64,
+    /// The most that was there, looked at about once a second.
+    peak_files: u64,
+    peak_size_bytes: u64,
 }
 
 /// Usage of now.
@@ -72,6 +77,10 @@ pub struct Stats {
     /// Since midnight of the account's time zone.
     recordings_added_today: u64,
     bytes_added_today: u64,
+    /// By the line through the last 30 days; `null` where the history has less than three, or cannot be read.
+    growth_bytes_per_day: Option<f64>,
+    /// When that line meets the limit, `YYYY-MM-DD`; `null`: there is no limit, or not within ten years.
+    full_on: Option<String>,
 }
 
 /// Days with a change, the newest first.
@@ -98,6 +107,9 @@ pub async fn history(State(services): Shared, who: Who, Query(asked): Query<Aske
         recordings_deleted: row.recordings_deleted,
         bytes_added: row.bytes_added,
         bytes_deleted: row.bytes_deleted,
+        denied: row.denied,
+        peak_files: row.peak_files,
+        peak_size_bytes: row.peak_size_bytes,
     });
     Ok(Json(told.collect()))
 }
@@ -116,6 +128,9 @@ pub async fn stats(State(services): Shared, who: Who, Query(asked): Query<OfWhom
         limit => rounded(float(usage.total.bytes) / float(limit) * 100.0),
     });
     let today = account.period(services.fs.ledger().now_s());
+    let trend = trend(&services, &account).await;
+    let day = CivilDate::from_unix_s(services.clock.now_s());
+    let full_on = |limit| trend?.full_on(day, usage.total.bytes, limit);
     let used = |meter| today.as_ref().map_or(0, |today| today.used(meter));
     Ok(Json(Stats {
         total_files: usage.total.files,
@@ -127,7 +142,25 @@ pub async fn stats(State(services): Shared, who: Who, Query(asked): Query<OfWhom
         is_quota_warning: percentage.is_some_and(|percentage| percentage >= WARNING_PERCENT),
         recordings_added_today: used(Meter::DayFiles),
         bytes_added_today: used(Meter::DayBytes),
+        growth_bytes_per_day: trend.map(|trend| trend.bytes_per_day.round()),
+        full_on: limit.and_then(full_on).map(CivilDate::day_key),
     }))
+}
+
+/// Of the days that are saved; they are history, and nobody has to wait for a database that does not answer.
+async fn trend(services: &Services, account: &Account) -> Option<Trend> {
+    let (path, tenant) = (services.database.clone(), account.display_path());
+    let read = blocking(move || Ok(db::open_read_only(&path)?.days(&tenant, DAYS_DEFAULT)?));
+    let first = CivilDate::from_unix_s(services.clock.now_s() - i64::from(DAYS_DEFAULT - 1) * DAY_S);
+    let mut totals: Vec<_> = read
+        .await
+        .ok()?
+        .into_iter()
+        .filter_map(|row| Some((CivilDate::from_day_key(&row.date)?, row.total_size_bytes)))
+        .filter(|(day, _)| *day >= first)
+        .collect();
+    totals.reverse();
+    Trend::of(&totals)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people; programs take the bytes")]

@@ -168,6 +168,28 @@ struct Day {
     recordings_deleted: u64,
     bytes_added: u64,
     bytes_deleted: u64,
+    denied: u64,
+    peak_size_bytes: u64,
+}
+
+/// Where it is heading, as the interface tells it.
+#[derive(Deserialize)]
+struct Heading {
+    growth_bytes_per_day: Option<f64>,
+    full_on: Option<String>,
+}
+
+impl Heading {
+    /// One line, when there is something to tell.
+    fn line(&self) -> Option<String> {
+        let growth = self.growth_bytes_per_day.filter(|growth| *growth >= 1.0)?;
+        // Whole bytes, far below what fits.
+        let growth = format_bytes(growth as u64);
+        Some(match &self.full_on {
+            Some(day) => format!("grows by {growth} a day, and is full on {day}"),
+            None => format!("grows by {growth} a day"),
+        })
+    }
 }
 
 fn history(args: &AskArgs, days: u32) -> Result<Code, Failure> {
@@ -194,9 +216,21 @@ fn history(args: &AskArgs, days: u32) -> Result<Code, Failure> {
             "bytes_added",
             "recordings_deleted",
             "bytes_deleted",
+            "peak_size_bytes",
+            "denied",
         ]
     } else {
-        ["day", "files", "size", "new files", "new", "deleted files", "deleted"]
+        [
+            "day",
+            "files",
+            "size",
+            "new files",
+            "new",
+            "deleted files",
+            "deleted",
+            "peak",
+            "refused",
+        ]
     };
     let mut rows = vec![head.map(String::from)];
     rows.extend(days.iter().map(|day| {
@@ -208,9 +242,17 @@ fn history(args: &AskArgs, days: u32) -> Result<Code, Failure> {
             size(day.bytes_added),
             day.recordings_deleted.to_string(),
             size(day.bytes_deleted),
+            size(day.peak_size_bytes),
+            day.denied.to_string(),
         ]
     }));
-    print(&if args.csv { records(&rows) } else { table(&rows) })
+    if args.csv {
+        return print(&records(&rows));
+    }
+    let path = format!("/api/v1/usage/stats?tenant={}", escaped(&client.below));
+    let heading: Heading = read(client.ask(Method::GET, &path, None)?)?;
+    let told = heading.line().map(|line| format!("\n{line}")).unwrap_or_default();
+    print(&format!("{}{told}", table(&rows)))
 }
 
 /// Reads all of it before the first limit is set.

@@ -15,7 +15,7 @@ use crate::db::{Ask, Batch, Collected, DayDelta, DirRow, OperationsDelta, TermsR
 use crate::fs::{FileSystem, LinkCharge};
 use crate::id::Ino;
 use crate::period::CivilDate;
-use crate::quota::{Account, FlowCounts};
+use crate::quota::{Account, FlowCounts, OperationKind};
 use crate::sealed::row_mac::RowKey;
 use crate::store::dirty_log::{DirtyLog, Rotated};
 
@@ -141,6 +141,7 @@ impl WriteBack {
                 recordings_deleted: flow.files_deleted,
                 bytes_added: flow.bytes_added,
                 bytes_deleted: flow.bytes_deleted,
+                denied: flow.operations.of(OperationKind::Denied),
             });
             flows.push((payer, flow));
         }

@@ -368,8 +368,8 @@ fn put_day(db: &Connection, day: &DayDelta, at_s: u64) -> rusqlite::Result<()> {
     let mut upsert = db.prepare_cached(
         "INSERT INTO storage_usage_log
              (date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
-              bytes_added, bytes_deleted, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)
+              bytes_added, bytes_deleted, created_at, updated_at, denied, peak_files, peak_size_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?3, ?4)
          ON CONFLICT (date, tenant) DO UPDATE SET
              total_files        = excluded.total_files,
              total_size_bytes   = excluded.total_size_bytes,
@@ -377,7 +377,10 @@ fn put_day(db: &Connection, day: &DayDelta, at_s: u64) -> rusqlite::Result<()> {
              recordings_deleted = recordings_deleted + excluded.recordings_deleted,
              bytes_added        = bytes_added + excluded.bytes_added,
              bytes_deleted      = bytes_deleted + excluded.bytes_deleted,
-             updated_at         = excluded.updated_at",
+             updated_at         = excluded.updated_at,
+             denied             = denied + excluded.denied,
+             peak_files         = max(peak_files, excluded.peak_files),
+             peak_size_bytes    = max(peak_size_bytes, excluded.peak_size_bytes)",
     )?;
     upsert
         .execute(params![
@@ -390,6 +393,7 @@ fn put_day(db: &Connection, day: &DayDelta, at_s: u64) -> rusqlite::Result<()> {
             day.bytes_added.cast_signed(),
             day.bytes_deleted.cast_signed(),
             at_s.cast_signed(),
+            day.denied.cast_signed(),
         ])
         .map(|_| ())
 }

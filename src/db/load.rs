@@ -56,7 +56,7 @@ pub(super) fn links(db: &Connection) -> rusqlite::Result<Vec<LinkRow>> {
 pub(super) fn days(db: &Connection, tenant: &str, count: u32) -> rusqlite::Result<Vec<DayRow>> {
     db.prepare(
         "SELECT date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
-                bytes_added, bytes_deleted, created_at, updated_at
+                bytes_added, bytes_deleted, created_at, updated_at, denied, peak_files, peak_size_bytes
          FROM storage_usage_log WHERE tenant = ?1 ORDER BY date DESC LIMIT ?2",
     )?
     .query_map((tenant, count), |row| {
@@ -71,6 +71,9 @@ pub(super) fn days(db: &Connection, tenant: &str, count: u32) -> rusqlite::Resul
             bytes_deleted: number(row, 7)?,
             created_at_s: number(row, 8)?,
             updated_at_s: number(row, 9)?,
+            denied: number(row, 10)?,
+            peak_files: number(row, 11)?,
+            peak_size_bytes: number(row, 12)?,
         })
     })?
     .collect()

@@ -79,6 +79,7 @@ pub struct DayDelta {
     pub recordings_deleted: u64,
     pub bytes_added: u64,
     pub bytes_deleted: u64,
+    pub denied: u64,
 }
 
 /// What was done in a month below one tenant since the last write-back.
@@ -103,6 +104,11 @@ pub struct DayRow {
     pub recordings_deleted: u64,
     pub bytes_added: u64,
     pub bytes_deleted: u64,
+    /// Requests that a limit refused.
+    pub denied: u64,
+    /// The most that a write-back of the day found.
+    pub peak_files: u64,
+    pub peak_size_bytes: u64,
     pub created_at_s: u64,
     pub updated_at_s: u64,
 }

@@ -125,6 +125,13 @@ CREATE TABLE quota_audit (
     detail  TEXT NOT NULL
 ) STRICT;
 ",
+    // What a day refused, and the most that it held.
+    "
+ALTER TABLE storage_usage_log ADD COLUMN denied INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE storage_usage_log ADD COLUMN peak_files INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE storage_usage_log ADD COLUMN peak_size_bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE storage_usage_log SET peak_files = total_files, peak_size_bytes = total_size_bytes;
+",
 ];
 
 /// Selects that fail when a table or a column is missing.
@@ -133,7 +140,8 @@ const PROBES: &[&str] = &[
     "SELECT ino, generation, parent, name, own_bytes, own_files, own_dirs, limits FROM directory LIMIT 0",
     "SELECT ino, parent, names, bytes FROM link LIMIT 0",
     "SELECT date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
-            bytes_added, bytes_deleted, created_at, updated_at FROM storage_usage_log LIMIT 0",
+            bytes_added, bytes_deleted, created_at, updated_at, denied, peak_files, peak_size_bytes
+     FROM storage_usage_log LIMIT 0",
     "SELECT ino, file_id, generation, content_sha256, sealed_size, sealed_at, key_id, mac FROM sealed LIMIT 0",
     "SELECT ino, parent, name, key_id, mac FROM place LIMIT 0",
     "SELECT directory FROM unsaved LIMIT 0",
@@ -146,9 +154,9 @@ const PROBES: &[&str] = &[
 ];
 
 /// The newest schema that this program knows.
-pub(super) const LATEST: i64 = 5;
+pub(super) const LATEST: i64 = 6;
 
-const _: () = assert!(MIGRATIONS.len() == 5 && LATEST == 5);
+const _: () = assert!(MIGRATIONS.len() == 6 && LATEST == 6);
 
 /// State of a file as its schema shows it.
 #[derive(PartialEq, Eq, Debug)]

@@ -123,6 +123,7 @@ fn days_add_differences_and_keep_totals() {
     let temp = tempfile::tempdir().unwrap();
     let (mut db, _) = open(&temp);
     let day = |date: &str, tenant: &str, total| DayDelta {
+        denied: 2,
         date: date.into(),
         tenant: tenant.into(),
         total_files: total,
@@ -140,7 +141,7 @@ fn days_add_differences_and_keep_totals() {
         };
         db.commit(&batch).unwrap();
     };
-    write(100, vec![day("2026-11-20", "", 5), day("2026-11-20", "acme", 3)]);
+    write(100, vec![day("2026-11-20", "", 8), day("2026-11-20", "acme", 3)]);
     write(200, vec![day("2026-11-20", "", 6), day("2026-11-21", "", 7)]);
     let days = db.days("", 10).unwrap();
     assert_eq!(days.len(), 2);
@@ -153,6 +154,9 @@ fn days_add_differences_and_keep_totals() {
         recordings_deleted: 2,
         bytes_added: 40,
         bytes_deleted: 20,
+        denied: 4,
+        peak_files: 8,
+        peak_size_bytes: 80,
         created_at_s: 100,
         updated_at_s: 200,
     };
