@@ -10,8 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::access::Who;
-use super::accounts::path_of;
 use super::problem::Problem;
+use super::request::path_of;
 use super::{Services, Shared};
 use crate::config::Scope;
 use crate::quota::Meter;

@@ -13,6 +13,7 @@ mod health;
 mod metrics;
 mod problem;
 mod replies;
+mod request;
 mod server;
 mod tracker;
 mod usage;

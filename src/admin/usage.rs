@@ -7,9 +7,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::access::Who;
-use super::accounts::blocking;
 use super::problem::Problem;
-use super::tracker::Query;
+use super::request::{Query, blocking};
 use crate::config::Scope;
 use crate::db;
 use crate::period::{CivilDate, DAY_S};
