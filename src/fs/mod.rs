@@ -25,6 +25,8 @@ mod create;
 mod date_dirs;
 mod dir;
 mod errno;
+mod failures;
+mod figures;
 mod file;
 mod handles;
 mod hashing;
@@ -66,6 +68,8 @@ pub use copy::CopyEnd;
 pub use date_dirs::Vanished;
 pub use dir::{DirEntry, Listing, OpenedDirectory, Remembered};
 pub use errno::{Errno, FsResult};
+pub use failures::{Damage, Failures};
+pub use figures::Figures;
 pub use file::{OpenMode, Opened, WriteAsked};
 pub use handles::Handle;
 pub use links::{LinkCharge, MultiLink};
@@ -146,6 +150,7 @@ pub struct FileSystem {
     administrators: Option<u32>,
     write_options: WriteOptions,
     refusals: refusals::Refusals,
+    failures: Failures,
     committer: committer::Committer,
     notes: baseline::Notes,
     hashing: hashing::Hashing,

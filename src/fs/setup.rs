@@ -10,9 +10,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::fs::baseline::ContentNote;
 use crate::fs::errno::{Errno, FsResult};
-use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node, Nodes, Pin};
-use crate::fs::{FileSystem, MultiLink, Parts, baseline, committer, date_dirs, handles, hashing, links, refusals};
+use crate::fs::{
+    FileSystem, MultiLink, Parts, baseline, committer, date_dirs, failures, handles, hashing, links, refusals,
+};
 use crate::id::Ino;
 use crate::store::sealed_file::{SealedFile, WriteOptions};
 use crate::store::tree::{Anchor, stat_fd};
@@ -53,6 +54,7 @@ impl FileSystem {
             daemon: parts.daemon,
             administrators: parts.administrators,
             refusals: refusals::Refusals::default(),
+            failures: failures::Failures::default(),
             committer: committer::Committer::new(parts.unsealed_files_max),
             notes: baseline::Notes::default(),
             hashing: hashing::Hashing::default(),
@@ -78,7 +80,7 @@ impl FileSystem {
             return Ok(state.sealed.as_deref().map(SealedFile::plain_length));
         }
         if let Err(e) = self.load(node, &mut state, false) {
-            log_damage(node, &mut state, &e.to_string());
+            self.note_damage(node, &mut state, &e);
             return Ok(None);
         }
         let length = state.sealed.as_deref().map_or(0, SealedFile::plain_length);
