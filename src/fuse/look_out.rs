@@ -27,14 +27,14 @@ pub struct LookOut {
 }
 
 impl LookOut {
-    /// Looks until a request is there, or for a moment; mostly not at all where it has not paid.
-    pub fn look(&self, clock: &dyn Clock, mut is_waiting: impl FnMut() -> bool) {
+    /// Looks until a request is there, or for a moment from `began` on, which is now; mostly not at all where it has not
+    /// paid.
+    pub fn look(&self, clock: &dyn Clock, began: Duration, mut is_waiting: impl FnMut() -> bool) {
         let pause = self.pause.load(Ordering::Relaxed);
         if pause > 0 {
             self.pause.store(pause - 1, Ordering::Relaxed);
             return;
         }
-        let began = clock.monotonic();
         let (found, took) = loop {
             let found = is_waiting();
             let took = clock.monotonic().saturating_sub(began);
@@ -83,7 +83,7 @@ mod tests {
     fn looks(look_out: &LookOut, clock: &Stepping, answers: usize, found_at: u32) -> Vec<u32> {
         let after_one = |_| {
             let mut count = 0;
-            look_out.look(clock, || {
+            look_out.look(clock, clock.monotonic(), || {
                 count += 1;
                 count == found_at
             });
