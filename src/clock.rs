@@ -16,6 +16,19 @@ pub trait Clock: Send + Sync {
     }
 }
 
+/// A reading of the machine's monotonic clock, for the shortest of times: it costs the reading and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(Instant);
+
+impl Moment {
+    /// Nanoseconds from here to a later one.
+    pub fn ns_until(self, later: Self) -> u64 {
+        let took = later.0.saturating_duration_since(self.0);
+        // 584 years are enough.
+        took.as_secs().wrapping_mul(1_000_000_000) + u64::from(took.subsec_nanos())
+    }
+}
+
 /// The clock of the machine.
 #[derive(Debug)]
 pub struct SystemClock {
@@ -28,6 +41,16 @@ impl SystemClock {
         Self {
             started: Instant::now(),
         }
+    }
+
+    /// Now.
+    pub fn moment(&self) -> Moment {
+        Moment(Instant::now())
+    }
+
+    /// What [`Clock::monotonic`] told at a moment.
+    pub fn monotonic_at(&self, moment: Moment) -> Duration {
+        moment.0.saturating_duration_since(self.started)
     }
 }
 
@@ -100,6 +123,18 @@ mod tests {
         clock.advance(Duration::from_secs(5));
         clock.set_now(Duration::from_secs(3));
         assert_eq!((clock.now().as_secs(), clock.monotonic().as_secs()), (3, 5));
+    }
+
+    #[test]
+    fn moments_are_readings_of_the_monotonic_clock() {
+        let clock = SystemClock::new();
+        let before = clock.monotonic();
+        let (first, second) = (clock.moment(), clock.moment());
+        let after = clock.monotonic();
+        assert!(before <= clock.monotonic_at(first) && clock.monotonic_at(second) <= after);
+        let took = clock.monotonic_at(second).saturating_sub(clock.monotonic_at(first));
+        assert_eq!(u128::from(first.ns_until(second)), took.as_nanos());
+        assert_eq!(second.ns_until(first), 0);
     }
 
     #[test]

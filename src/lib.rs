@@ -13,6 +13,7 @@ pub mod fs;
 pub mod fuse;
 pub mod id;
 pub mod mend;
+pub mod metrics;
 pub mod period;
 pub mod quota;
 pub mod recovery;

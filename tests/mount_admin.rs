@@ -4,84 +4,19 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use common::http::{exchange, get, post, send, unix};
 use common::user::as_user;
 use common::wait::until;
 use common::{Errno, Mount, RULES, Setup, refused};
 
 /// Some user without rights.
 const SOMEBODY: u32 = 12_345;
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
-    }
-
-    #[track_caller]
-    fn is(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{}\n{}", self.head, self.body);
-        self
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(": ")?;
-            key.eq_ignore_ascii_case(name).then_some(value)
-        })
-    }
-}
-
-/// One request in plain text.
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let headers: Vec<String> = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: tallyfs\r\nConnection: close\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        headers.concat(),
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).expect("the request");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("the answer");
-    let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
-    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
-    // Only long answers come in pieces, and none of those is looked into here.
-    Answer {
-        status,
-        head: head.to_owned(),
-        body: body.to_owned(),
-    }
-}
-
-fn unix(mount: &Mount) -> UnixStream {
-    UnixStream::connect(mount.store().join("admin.sock")).expect("the daemon answers")
-}
-
-fn get(mount: &Mount, path: &str) -> Answer {
-    exchange(unix(mount), "GET", path, &[], "")
-}
-
-fn send(mount: &Mount, method: &str, path: &str, body: &Value) -> Answer {
-    exchange(unix(mount), method, path, &[], &body.to_string())
-}
-
-fn post(mount: &Mount, path: &str, body: &Value) -> Answer {
-    send(mount, "POST", path, body)
-}
 
 #[test]
 fn counters_that_programs_feed_are_counted_checked_limited_and_reset() {
@@ -322,12 +257,13 @@ fn usage_history_buckets_alerts_and_metrics_tell_what_the_mount_holds() {
     assert_eq!((&no_room["used"], &no_room["limit"]), (&json!(10000), &json!(10000)));
     let metrics = get(&mount, "/metrics").is(200).body;
     for line in [
-        "tallyfs_account_used{path=\"/acme\",meter=\"bytes\"} 10000",
-        "tallyfs_account_limit{path=\"/acme\",meter=\"bytes\"} 10000",
-        "tallyfs_refusals_total{meter=\"bytes\"} 1",
-        "tallyfs_write_back_behind_seconds 0",
+        "tallyfs_account_used_bytes{path=\"/acme\"} 10000",
+        "tallyfs_account_limit_bytes{path=\"/acme\"} 10000",
+        "tallyfs_account_used_ratio{path=\"/acme\",meter=\"bytes\"} 1.0",
+        "tallyfs_account_period_used_files{path=\"/acme\",period=\"day\"} 3",
+        "tallyfs_refusals_total{meter=\"bytes\",reason=\"hard\"} 1",
+        "tallyfs_write_back_behind_seconds 0.0",
         "tallyfs_quota_miscounts_total 0",
-        "# EOF",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }

@@ -5,10 +5,13 @@ use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread;
 use std::time::Instant;
 
+use tallyfs::clock::SystemClock;
 use tallyfs::fs::{Errno, FsResult, NewMode, OpenMode, ROOT_NODE, WriteAsked};
 use tallyfs::id::{Fh, Ino};
+use tallyfs::metrics::{RequestKind, RequestTimes};
 use tallyfs::quota::{Account, Ledger, Limits, WriteAsk};
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
@@ -49,6 +52,7 @@ pub fn all(scale: f64) -> io::Result<Vec<Part>> {
     }
     parts.push(charging(times)?);
     parts.push(marking(times)?);
+    parts.extend([1, 2, 4].map(|threads| timing(threads, times)));
     parts.extend(committing((times / 20).max(50))?);
     parts.extend(writing_back(((10_000.0 * scale) as usize).max(100))?);
     let accounts = ((100_000.0 * scale) as usize).max(1000);
@@ -174,6 +178,39 @@ fn marking(times: usize) -> io::Result<Part> {
         log.enter().mark(Ino(2), &epoch);
         Ok(())
     })
+}
+
+/// What the metrics add to a request: two readings of the clock, and the counts. The median of many batches, for a batch in
+/// which another process had the core tells nothing. Where the thread looks out for the next request, that needs the second
+/// reading in any case.
+fn timing(threads: usize, batches: usize) -> Part {
+    const BATCH: usize = 100;
+    let (counted, clock) = (RequestTimes::default(), SystemClock::new());
+    let each_thread = || -> Vec<u64> {
+        let batch = |_| {
+            let begun = Instant::now();
+            for _ in 0..BATCH {
+                let began = clock.moment();
+                counted.note(RequestKind::Write, began.ns_until(clock.moment()));
+            }
+            nanos(begun.elapsed()) / BATCH as u64
+        };
+        (0..batches).map(batch).collect()
+    };
+    let took_ns: Vec<u64> = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(each_thread)).collect();
+        running
+            .into_iter()
+            .filter_map(|thread| thread.join().ok())
+            .flatten()
+            .collect()
+    });
+    Part {
+        name: format!("timing a request for the metrics, {threads} at once"),
+        latency_ns: took_ns,
+        allocations: None,
+        figure: None,
+    }
 }
 
 /// Ticks of the committer, with the time of each divided by the files.

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::access::Who;
 use super::problem::Problem;
-use super::tracker::{Body, Page, Path, Query, bound, note};
+use super::request::{Body, Page, Path, Query, blocking, bound, note, path_of};
 use super::{Services, Shared};
 use crate::config::Scope;
 use crate::period::timestamp;
@@ -215,24 +215,4 @@ fn find(services: &Services, path: &str) -> Result<(Option<String>, Arc<Account>
         at = here.parent();
     }
     Ok((None, account))
-}
-
-/// `/` is the mount.
-pub fn path_of(account: &Account) -> String {
-    format!("/{}", String::from_utf8_lossy(&account.path()))
-}
-
-/// Runs what waits for a disk where it holds up nobody.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-) -> Result<T, Problem> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|e| {
-        log::error!("a request ended unexpectedly: {e}");
-        let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-        Err(Problem::new(
-            status,
-            "this request ended unexpectedly; the log has more",
-        ))
-    })
 }

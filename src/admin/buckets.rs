@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Who;
-use super::accounts::blocking;
 use super::problem::Problem;
-use super::tracker::{Path, Query};
+use super::request::{Path, Query, blocking};
 use super::{Services, Shared};
 use crate::config::Scope;
 use crate::db;

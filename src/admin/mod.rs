@@ -13,6 +13,7 @@ mod health;
 mod metrics;
 mod problem;
 mod replies;
+mod request;
 mod server;
 mod tracker;
 mod usage;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use access::{Access, secret_hash};
 pub use books::Books;
+pub use metrics::StartFacts;
 pub use server::{Listeners, Running, start};
 
 use std::path::PathBuf;
@@ -42,6 +44,7 @@ use utoipa_axum::routes;
 use crate::clock::Clock;
 use crate::db::WriterStatus;
 use crate::fs::FileSystem;
+use crate::metrics::RequestTimes;
 
 /// Longest body of a request.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -60,6 +63,10 @@ pub struct Services {
     pub database: PathBuf,
     /// How its writer does.
     pub writer: Box<dyn Fn() -> WriterStatus + Send + Sync>,
+    /// How long requests took.
+    pub requests: Arc<RequestTimes>,
+    /// How the daemon started.
+    pub start: StartFacts,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who may what.

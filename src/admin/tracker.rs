@@ -3,40 +3,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::extract::{FromRequest, FromRequestParts, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Json, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::access::Who;
-use super::accounts::path_of;
 use super::problem::{Problem, counter_name};
 use super::replies::Reply;
+use super::request::{Body, Page, Path, Query, bound, note, path_of};
 use super::{Services, Shared};
 use crate::config::Scope;
-use crate::db::AuditRow;
 use crate::period::timestamp;
 use crate::quota::{Bound, Exceeded, ExternalAmount, ExternalLimits, ExternalUsage, LimitUnit, Meter};
-
-/// Entries of one answer at most.
-pub const PAGE_MAX: usize = 1000;
-
-/// A body as JSON; what is wrong with it is a problem document.
-#[derive(FromRequest)]
-#[from_request(via(Json), rejection(Problem))]
-pub struct Body<T>(pub T);
-
-/// Parameters behind the `?`.
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(Problem))]
-pub struct Query<T>(pub T);
-
-/// Parameters in the path.
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(Problem))]
-pub struct Path<T>(pub T);
 
 /// A tenant's counters and limits.
 #[derive(Serialize, ToSchema)]
@@ -117,26 +98,6 @@ pub struct SetLimits {
     /// Bytes of a month: a number, a text such as `"5GiB"`, or `"none"`. Not given: stays.
     #[schema(value_type = Option<Object>)]
     bandwidth_limit_bytes: Option<Value>,
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct Page {
-    /// Entries after this one.
-    #[serde(default)]
-    pub after: String,
-    /// So many at most, 1,000 at the most.
-    #[param(minimum = 1, maximum = 1000)]
-    pub limit: Option<u64>,
-}
-
-impl Page {
-    pub fn size(&self) -> Result<usize, Problem> {
-        let asked = self.limit.map_or(Some(PAGE_MAX), |limit| usize::try_from(limit).ok());
-        asked
-            .filter(|size| (1..=PAGE_MAX).contains(size))
-            .ok_or_else(|| Problem::bad(format!("limit: not allowed; from 1 to {PAGE_MAX}")))
-    }
 }
 
 /// Counters of all tenants, by name.
@@ -321,29 +282,6 @@ pub async fn reset(
     }
     note(&services, &who, "reset", &tenant, String::new());
     Ok(Json(told(&services, &tenant)))
-}
-
-/// Keeps who changed what.
-pub fn note(services: &Services, who: &Who, action: &str, subject: &str, detail: String) {
-    services.books.note(AuditRow {
-        at_s: services.clock.now().as_secs(),
-        who: who.name.clone(),
-        action: action.to_owned(),
-        subject: subject.to_owned(),
-        detail,
-    });
-}
-
-/// A limit as JSON has it: a number, a text with a unit, `"none"`.
-pub fn bound(value: Option<&Value>, name: &str, unit: LimitUnit) -> Result<Option<Bound>, Problem> {
-    let text = match value {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => return Err(Problem::bad(format!("{name}: {other} is no limit"))),
-    };
-    let read = unit.parse(&text).map_err(|e| Problem::bad(format!("{name}: {e}")))?;
-    Ok(Some(read))
 }
 
 fn unknown(tenant: &str) -> Problem {

@@ -6,9 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Who;
-use super::accounts::blocking;
 use super::problem::Problem;
-use super::tracker::Query;
+use super::request::{Query, blocking};
 use super::{Services, Shared};
 use crate::config::Scope;
 use crate::db;

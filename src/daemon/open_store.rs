@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -18,7 +19,7 @@ use crate::config::Config;
 use crate::daemon::DaemonError;
 use crate::daemon::baseline::Known;
 use crate::daemon::layout::StorePaths;
-use crate::daemon::start_up::{self, Started};
+use crate::daemon::start_up::{self, Started, Way};
 use crate::daemon::write_back::WriteBack;
 use crate::db::{Ask, Database, Error, TermsRow, Writer};
 use crate::fs::{Caller, FileSystem};
@@ -66,6 +67,19 @@ pub enum Quiet {
     No,
 }
 
+/// What an opening found, and how long that took.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovered {
+    /// How.
+    pub way: Way,
+    /// Recordings that were being written.
+    pub recordings_count: usize,
+    /// Those of them that do not open.
+    pub damaged_count: usize,
+    /// From the beginning to the last of them.
+    pub took: Duration,
+}
+
 /// A store in use.
 pub struct OpenStore {
     fs: Arc<FileSystem>,
@@ -76,6 +90,7 @@ pub struct OpenStore {
     database: Database,
     source: WriteBack,
     unsaved: Vec<Ino>,
+    recovered: Recovered,
     /// What the next write-back has to write.
     ask: Ask,
 }
@@ -95,6 +110,7 @@ impl OpenStore {
             boot_id,
             trust,
         } = opening;
+        let begun = clock.monotonic();
         let administrators = config.access.administrators.as_deref().map(group).transpose()?;
         let descriptors = Descriptors::of_this_process();
         let tree = open_tree(&paths.data(), descriptors.directories, access_times);
@@ -109,6 +125,7 @@ impl OpenStore {
             unclean,
             unsaved,
             first_ask,
+            way,
         } = start_up::start(paths, &tree, &clock, boot_id, trust)?;
         let ring = Arc::new(ring);
         let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
@@ -130,7 +147,8 @@ impl OpenStore {
         let fs = Arc::new(fs.map_err(DaemonError::Data)?);
         fs.place_all();
         load_terms(fs.ledger(), &terms);
-        adopt(&fs, &unclean);
+        let mut recovered = adopt(&fs, &unclean, way);
+        recovered.took = clock.monotonic().saturating_sub(begun);
         for &directory in &unsaved {
             fs.forget_emptied(directory);
         }
@@ -145,14 +163,19 @@ impl OpenStore {
             database,
             source,
             unsaved,
+            recovered,
             ask: first_ask,
         };
-        if first_ask == Ask::Everything
-            && let Err(e) = opened.save()
-        {
-            log::error!("{e}; recordings go on, and it is tried again");
+        if first_ask == Ask::Everything {
+            opened.save_or_log();
         }
         Ok(opened)
+    }
+
+    fn save_or_log(&mut self) {
+        if let Err(e) = self.save() {
+            log::error!("{e}; recordings go on, and it is tried again");
+        }
     }
 
     /// The file system.
@@ -168,6 +191,11 @@ impl OpenStore {
     /// What is saved beside accounts.
     pub fn books(&self) -> &Arc<Books> {
         &self.books
+    }
+
+    /// What was found when it was opened.
+    pub fn recovered(&self) -> Recovered {
+        self.recovered
     }
 
     /// The group whose members steer.
@@ -321,7 +349,7 @@ fn open_tree(data: &Path, descriptors: u64, access_times: AccessTimes) -> io::Re
 }
 
 /// Files that a crash left unclean: their lengths count before the first request.
-fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
+fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean], way: Way) -> Recovered {
     let (mut bytes, mut failed_count) = (0, 0);
     for file in unclean {
         match fs.adopt_unclean(file.parent, &file.name) {
@@ -339,6 +367,12 @@ fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean]) {
             "recovered {} recordings that were being written ({bytes} bytes, {failed_count} damaged)",
             unclean.len()
         );
+    }
+    Recovered {
+        way,
+        recordings_count: unclean.len(),
+        damaged_count: failed_count,
+        took: Duration::ZERO,
     }
 }
 

@@ -12,12 +12,12 @@ use crossbeam_channel::Sender;
 use rustix::fs::Mode;
 use rustix::mount::MountFlags;
 
-use crate::admin::{Access, Books, Services};
+use crate::admin::{Access, Books, Services, StartFacts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::baseline::Unhashed;
 use crate::daemon::mount::{MountError, MountGuard, Unmounted};
-use crate::daemon::open_store::{OpenStore, Opening, Quiet, Trust, put_away};
+use crate::daemon::open_store::{OpenStore, Opening, Quiet, Recovered, Trust, put_away};
 use crate::daemon::signals::{SignalThread, Stop};
 use crate::daemon::start_up::boot_id;
 use crate::daemon::{DaemonError, Parts, interface, watchman};
@@ -25,6 +25,7 @@ use crate::db::Writer;
 use crate::fs::FileSystem;
 use crate::fuse::{Invalidator, Session};
 use crate::id::Ino;
+use crate::metrics::RequestTimes;
 use crate::store::dirty_log::DirtyLog;
 use crate::store::tree::AccessTimes;
 use crate::sys;
@@ -52,6 +53,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let asked = stop.clone();
     let _signals = SignalThread::start(move || asked.ask()).map_err(DaemonError::Thread)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (began_at, requests) = (clock.now(), Arc::new(RequestTimes::default()));
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
     let mut opened = OpenStore::open(Opening {
@@ -69,19 +71,23 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         unsaved: opened.take_unsaved(),
     };
     let (books, administrators) = (opened.books().clone(), opened.administrators());
+    let start = start_facts(began_at, opened.recovered());
     let writer = opened.into_writer().map_err(DaemonError::Thread)?;
     let services = Services {
         fs: fs.clone(),
         books: books.clone(),
         database: parts.store.paths().database(),
         writer: Box::new(writer.watch()),
+        requests: requests.clone(),
+        start,
         clock,
         access: access(&config, administrators),
     };
     // Before anybody can see the mount, so that who sees it is answered.
     let interface = interface::open(&config.admin, parts.store.paths(), services);
     let mounted = parts.mount_plan.mount()?;
-    let session = Session::start(mounted.fd, fs.clone(), threads(&config)).map_err(DaemonError::Session)?;
+    let session = Session::start(mounted.fd, fs.clone(), threads(&config), requests);
+    let session = session.map_err(DaemonError::Session)?;
     let guard = Arc::new(mounted.guard);
     let served = run(
         session,
@@ -104,6 +110,17 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
             .ok_or_else(|| DaemonError::Writer("its thread panicked".to_owned()))
     })?;
     served.map(|_| ())
+}
+
+/// As the metrics tell it.
+fn start_facts(at: Duration, recovered: Recovered) -> StartFacts {
+    StartFacts {
+        at,
+        recovery: recovered.way.name(),
+        recovery_took: recovered.took,
+        recovered_count: recovered.recordings_count as u64,
+        damaged_count: recovered.damaged_count as u64,
+    }
 }
 
 /// Threads that answer requests.

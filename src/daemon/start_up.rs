@@ -39,6 +39,30 @@ pub struct Started {
     pub unsaved: Vec<Ino>,
     /// What the first write-back has to write.
     pub first_ask: Ask,
+    /// How it was found.
+    pub way: Way,
+}
+
+/// How a start came to know what is on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// From the rows of a clean stop.
+    Clean,
+    /// From the rows, with the directories of the dirty logs counted again.
+    Replay,
+    /// Everything was counted.
+    Scan,
+}
+
+impl Way {
+    /// Its name for machines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Replay => "replay",
+            Self::Scan => "scan",
+        }
+    }
 }
 
 /// Whether the rows of the database may be taken for what is on disk.
@@ -78,12 +102,12 @@ pub fn start(
     let (dirty, leftover) = DirtyLog::open(&paths.root, boot_id, last.log_epoch).map_err(DaemonError::Data)?;
     let same_store = trust == Trust::Rows && found == Found::Good && last.identity.is_some_and(is_root);
     let same_boot = last.boot_id == Some(boot_id);
-    let (counted, first_ask) = if same_store && last.clean {
-        (rows(&database)?, Ask::Dirty)
+    let (counted, way) = if same_store && last.clean {
+        (rows(&database)?, Way::Clean)
     } else if same_store && same_boot && leftover.usable {
-        (replay(&database, tree, &leftover, &**clock)?, Ask::Everything)
+        replay(&database, tree, &leftover, &**clock)?
     } else {
-        (scan(tree, &**clock)?, Ask::Everything)
+        (scan(tree, &**clock)?, Way::Scan)
     };
     // Its rows name inodes, and those of a store that was moved or restored have other numbers.
     let is_moved = last.identity.is_some_and(|identity| !is_root(identity));
@@ -117,7 +141,8 @@ pub fn start(
         database,
         unclean: counted.unclean,
         unsaved,
-        first_ask,
+        first_ask: if way == Way::Clean { Ask::Dirty } else { Ask::Everything },
+        way,
     })
 }
 
@@ -168,7 +193,12 @@ fn rows(database: &Database) -> Result<Counted, DaemonError> {
 }
 
 /// The rows, with the directories of the dirty logs counted again; everything when they disagree.
-fn replay(database: &Database, tree: &Tree, leftover: &Leftover, clock: &dyn Clock) -> Result<Counted, DaemonError> {
+fn replay(
+    database: &Database,
+    tree: &Tree,
+    leftover: &Leftover,
+    clock: &dyn Clock,
+) -> Result<(Counted, Way), DaemonError> {
     let rows = rows(database)?;
     match recovery::replay(
         tree.root(),
@@ -185,11 +215,11 @@ fn replay(database: &Database, tree: &Tree, leftover: &Leftover, clock: &dyn Clo
                 stats.files_read,
                 stats.elapsed.as_millis()
             );
-            Ok(counted)
+            Ok((counted, Way::Replay))
         }
         Err(e) if e.asks_for_scan() => {
             log::warn!("{e}");
-            scan(tree, clock)
+            Ok((scan(tree, clock)?, Way::Scan))
         }
         Err(e) => Err(DaemonError::Recovery(e)),
     }

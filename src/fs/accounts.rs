@@ -34,8 +34,8 @@ impl FileSystem {
         self.quota_json(account)
     }
 
-    /// How many requests were refused since the start, by meter.
-    pub fn refusal_counts(&self) -> Vec<(Meter, u64)> {
+    /// How many requests were refused since the start, by meter and by the name of the reason.
+    pub fn refusal_counts(&self) -> Vec<(Meter, &'static str, u64)> {
         self.refusals.counts()
     }
 

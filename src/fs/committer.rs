@@ -92,6 +92,11 @@ impl Committer {
         drop(gone);
     }
 
+    /// Files that are not sealed, open or not.
+    pub fn waiting_count(&self) -> usize {
+        self.list.lock().len()
+    }
+
     fn nodes(&self) -> Vec<Arc<Node>> {
         self.list.lock().values().map(|pin| pin.node().clone()).collect()
     }
@@ -160,7 +165,7 @@ impl FileSystem {
             let jobs = batch.iter().filter_map(|hashed| self.begin_heads(hashed, &mut status));
             self.carry_out(jobs.collect(), &mut status);
         }
-        status.waiting_count = self.committer.list.lock().len();
+        status.waiting_count = self.committer.waiting_count();
         status
     }
 
@@ -237,7 +242,7 @@ impl FileSystem {
                     _turn: turn,
                 });
             }
-            Some(Err(e)) => note_failure(node, &mut state, &e, status),
+            Some(Err(e)) => self.note_failure(node, &mut state, &e, status),
             Some(Ok(None)) | None => {}
         }
         state.put_away_if_idle();
@@ -283,7 +288,7 @@ impl FileSystem {
                 None
             }
             Err(e) => {
-                note_failure(node, &mut state, &e, status);
+                self.note_failure(node, &mut state, &e, status);
                 None
             }
         }
@@ -326,10 +331,27 @@ impl FileSystem {
                 None
             }
             Err(e) => {
-                note_failure(&node, &mut state, &e, status);
+                self.note_failure(&node, &mut state, &e, status);
                 None
             }
         }
+    }
+
+    /// Counts a file that has to be tried again, and logs the first of its failures in a row.
+    fn note_failure(&self, node: &Arc<Node>, state: &mut FileState, e: &StoreError, status: &mut CommitStatus) {
+        self.take_failed_syncs(state);
+        self.failures.count(e);
+        status.failed_count += 1;
+        let path = String::from_utf8_lossy(&node.home().path()).into_owned();
+        // Kept in memory also after a failed sync: a new opening would trust the kernel's next good
+        // one, which no longer knows of the pages that were lost.
+        if std::mem::replace(&mut state.failure_logged, true) {
+            return;
+        }
+        log::error!(
+            "cannot make recording inode {} in {path:?} durable, will try again: {e}",
+            node.ino
+        );
     }
 
     /// A sealed file was listed for a change that was refused, or was none: what was known of it holds
@@ -403,19 +425,4 @@ fn sync_jobs(jobs: &[Job]) -> Vec<io::Result<()>> {
     let synced = sync_all(&*jobs[0].backing).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO));
     let each = |_| synced.map_err(io::Error::from_raw_os_error);
     jobs.iter().map(each).collect()
-}
-
-/// Counts a file that has to be tried again, and logs the first of its failures in a row.
-fn note_failure(node: &Arc<Node>, state: &mut FileState, e: &StoreError, status: &mut CommitStatus) {
-    status.failed_count += 1;
-    let path = node.home().display_path();
-    // Kept in memory also after a failed sync: a new opening would trust the kernel's next good
-    // one, which no longer knows of the pages that were lost.
-    if std::mem::replace(&mut state.failure_logged, true) {
-        return;
-    }
-    log::error!(
-        "cannot make recording inode {} in {path:?} durable, will try again: {e}",
-        node.ino
-    );
 }

@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
 
 use crate::fs::errno::{Errno, FsResult};
-use crate::fs::figures::is_figure;
 use crate::fs::handles::Handle;
 use crate::fs::node::Node;
+use crate::fs::shown::is_figure;
 use crate::fs::{Entry, FileSystem};
 use crate::id::{Fh, Ino};
 use crate::quota::OperationKind;
@@ -211,7 +211,10 @@ impl FileSystem {
         let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
         let mut directory = stream.directory.lock();
         match self.opened(&handle, &mut directory) {
-            Ok(directory) => Ok(rustix::fs::fsync(directory)?),
+            Ok(directory) => rustix::fs::fsync(directory).map_err(|e| {
+                self.failures.count_failed_syncs(1);
+                e.into()
+            }),
             // It was removed: no name in it is left to be lost.
             Err(Errno::ESTALE) => Ok(()),
             Err(e) => Err(e),

@@ -9,9 +9,9 @@ use rustix::fs::{FileType, OFlags};
 
 use crate::fs::acl::is_member;
 use crate::fs::errno::{Errno, FsResult};
-use crate::fs::figures::is_figure;
 use crate::fs::handles::Handle;
 use crate::fs::node::{FileState, Node};
+use crate::fs::shown::is_figure;
 use crate::fs::{Caller, FileSystem};
 use crate::id::Fh;
 use crate::quota::{Booking, OperationKind, WriteAsk};
@@ -104,12 +104,8 @@ impl FileSystem {
             return Err(Errno::ESTALE);
         }
         if state.sealed.is_none() {
-            self.load(node, &mut state, how.writes).map_err(|e| {
-                if e.is_damage() {
-                    log_damage(node, &mut state, &e.to_string());
-                }
-                Errno::from(e)
-            })?;
+            self.load(node, &mut state, how.writes)
+                .map_err(|e| self.failed(node, &mut state, e))?;
         }
         if how.truncates {
             self.truncate_under_lock(node, &mut state, 0)?;
@@ -208,7 +204,7 @@ impl FileSystem {
         };
         match plan.finish(buffer) {
             Ok(bytes) => Ok(bytes),
-            Err(e) if e.is_damage() => read_again(node, plain_offset, buffer),
+            Err(e) if e.is_damage() => self.read_again(node, plain_offset, buffer),
             Err(e) => Err(e.into()),
         }
     }
@@ -266,7 +262,7 @@ impl FileSystem {
             self.ledger.count_added(&home, 0, growth);
             self.note_length(node, old_length + growth);
         }
-        Ok(written?)
+        written.map_err(|e| self.failed(node, state, e))
     }
 
     /// Pages of a shared mapping: what lies inside the length is written, the rest of the last page
@@ -284,7 +280,10 @@ impl FileSystem {
             .min(asked.data.len() as u64) as usize;
         let mut done = 0;
         while done < inside {
-            done += sealed.write(asked.plain_offset + done as u64, &asked.data[done..inside])?;
+            match sealed.write(asked.plain_offset + done as u64, &asked.data[done..inside]) {
+                Ok(bytes) => done += bytes,
+                Err(e) => return Err(self.failed(node, state, e)),
+            }
         }
         self.list(node, state);
         Ok(asked.data.len())
@@ -323,7 +322,7 @@ impl FileSystem {
             return Ok(());
         }
         let handle = self.handles.get(fh)?;
-        sync_node(handle.node())
+        self.sync_node(handle.node())
     }
 
     /// A handle is closed for the last time. Sealing happens later, or now with `sync_on_close`.
@@ -373,48 +372,33 @@ impl FileSystem {
         self.help_committer();
         Ok(())
     }
-}
 
-/// One line for a damaged file, however often it is read.
-pub(super) fn log_damage(node: &Node, state: &mut FileState, what: &str) {
-    if !std::mem::replace(&mut state.damage_logged, true) {
-        let path = node.file.home.read().path();
-        log::error!(
-            "damaged recording: inode {} in {:?}: {what}",
-            node.ino,
-            String::from_utf8_lossy(&path)
-        );
+    /// A page that did not open may have been half-way to the disk: once more, with the writer out.
+    fn read_again(&self, node: &Arc<Node>, plain_offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
+        let mut state = node.file.state.lock();
+        let again = state.sealed.as_ref().ok_or(Errno::EIO)?.read(plain_offset, buffer);
+        again.map_err(|e| self.failed(node, &mut state, e))
     }
-}
 
-/// A page that did not open may have been half-way to the disk: once more, with the writer out.
-fn read_again(node: &Arc<Node>, plain_offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
-    let mut state = node.file.state.lock();
-    let again = state.sealed.as_ref().ok_or(Errno::EIO)?.read(plain_offset, buffer);
-    again.map_err(|e| {
-        if e.is_damage() {
-            let id = state.sealed.as_deref().and_then(SealedFile::file_id);
-            let id = u128::from_be_bytes(id.unwrap_or_default());
-            log_damage(node, &mut state, &format!("file id {id:032x}: {e}"));
-        }
-        Errno::from(e)
-    })
-}
-
-/// Syncs one file, in turn with other syncs of it.
-fn sync_node(node: &Arc<Node>) -> FsResult<()> {
-    let _turn = node.file.sync_turn.lock();
-    let (backing, ticket) = {
+    /// Syncs one file, in turn with other syncs of it.
+    fn sync_node(&self, node: &Arc<Node>) -> FsResult<()> {
+        let _turn = node.file.sync_turn.lock();
+        let (backing, ticket) = {
+            let mut state = node.file.state.lock();
+            let Some(sealed) = state.sealed.as_mut() else {
+                return Ok(());
+            };
+            let begun = sealed.begin_sync();
+            let backing = sealed.backing().clone();
+            (backing, begun.map_err(|e| self.failed(node, &mut state, e))?)
+        };
+        let synced = Backing::sync_data(&*backing);
         let mut state = node.file.state.lock();
         let Some(sealed) = state.sealed.as_mut() else {
-            return Ok(());
+            self.failures.count_failed_syncs(u64::from(synced.is_err()));
+            return Ok(synced?);
         };
-        (sealed.backing().clone(), sealed.begin_sync()?)
-    };
-    let synced = Backing::sync_data(&*backing);
-    let mut state = node.file.state.lock();
-    let Some(sealed) = state.sealed.as_mut() else {
-        return Ok(synced?);
-    };
-    Ok(sealed.finish_sync(ticket, synced)?)
+        let finished = sealed.finish_sync(ticket, synced);
+        finished.map_err(|e| self.failed(node, &mut state, e))
+    }
 }

@@ -53,12 +53,26 @@ impl Handle {
 pub struct Handles {
     table: DashMap<u64, Arc<Handle>>,
     last: AtomicU64,
+    writing: AtomicU64,
+    reading: AtomicU64,
+    directories: AtomicU64,
+}
+
+/// How many there are, by what they are for.
+pub struct OpenCounts {
+    /// On files, that may write.
+    pub writing: u64,
+    /// On files, that only read.
+    pub reading: u64,
+    /// On directories.
+    pub directories: u64,
 }
 
 impl Handles {
     /// Numbers a handle. No number is used twice.
     pub fn insert(&self, handle: Handle) -> Fh {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.count_of(&handle).fetch_add(1, Ordering::Relaxed);
         self.table.insert(number, Arc::new(handle));
         Fh(number)
     }
@@ -76,7 +90,26 @@ impl Handles {
     /// # Errors
     /// EBADF when there is none.
     pub fn remove(&self, fh: Fh) -> FsResult<Arc<Handle>> {
-        self.table.remove(&fh.0).map(|(_, handle)| handle).ok_or(Errno::EBADF)
+        let (_, handle) = self.table.remove(&fh.0).ok_or(Errno::EBADF)?;
+        self.count_of(&handle).fetch_sub(1, Ordering::Relaxed);
+        Ok(handle)
+    }
+
+    fn count_of(&self, handle: &Handle) -> &AtomicU64 {
+        match (&handle.stream, handle.writes) {
+            (Some(_), _) => &self.directories,
+            (None, true) => &self.writing,
+            (None, false) => &self.reading,
+        }
+    }
+
+    /// How many are open.
+    pub fn open_counts(&self) -> OpenCounts {
+        OpenCounts {
+            writing: self.writing.load(Ordering::Relaxed),
+            reading: self.reading.load(Ordering::Relaxed),
+            directories: self.directories.load(Ordering::Relaxed),
+        }
     }
 
     /// All numbers in use, of files and of directories.

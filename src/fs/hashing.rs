@@ -12,7 +12,6 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use crate::fs::FileSystem;
-use crate::fs::file::log_damage;
 use crate::fs::node::{FileState, Node, Pin};
 use crate::store::sealed_file::HeadFacts;
 
@@ -74,6 +73,11 @@ impl Hashing {
     /// Nothing waits.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Files that wait, and finished hashes that wait for their heads.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.queue.len(), self.done.lock().len())
     }
 
     /// Whether files did not fit since the last call.
@@ -140,7 +144,7 @@ impl FileSystem {
                     let mut state = node.file.state.lock();
                     // Or a writer was half-way, whose change has it hashed again.
                     if self.sealed_and_idle(node, &mut state) == facts {
-                        log_damage(node, &mut state, &e.to_string());
+                        self.note_damage(node, &mut state, &e);
                     }
                     return None;
                 }

@@ -9,9 +9,8 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{FileType, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
-use crate::fs::figures::is_figure;
-use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node};
+use crate::fs::shown::is_figure;
 use crate::fs::{Attr, Caller, Entry, FileSystem, Found, c_name};
 use crate::id::Ino;
 use crate::quota::{Account, OperationKind};
@@ -153,12 +152,12 @@ impl FileSystem {
         match size {
             SizeOnDisk::Clean(length) => Ok(length),
             SizeOnDisk::Damaged => {
-                log_damage(node, &mut state, "its size on disk is none that a sealed file has");
+                self.note_impossible_size(node, &mut state);
                 Ok(0)
             }
             SizeOnDisk::Unclean => {
                 if let Err(e) = self.load(node, &mut state, false) {
-                    log_damage(node, &mut state, &e.to_string());
+                    self.note_damage(node, &mut state, &e);
                     return Ok(0);
                 }
                 let length = state.sealed.as_deref().map_or(0, SealedFile::plain_length);

@@ -25,6 +25,7 @@ mod create;
 mod date_dirs;
 mod dir;
 mod errno;
+mod failures;
 mod figures;
 mod file;
 mod handles;
@@ -39,6 +40,7 @@ mod rename;
 mod resize;
 mod setattr;
 mod setup;
+mod shown;
 mod statfs;
 mod walkers;
 mod xattr;
@@ -67,7 +69,8 @@ pub use copy::CopyEnd;
 pub use date_dirs::Vanished;
 pub use dir::{DirEntry, Listing, OpenedDirectory, Remembered};
 pub use errno::{Errno, FsResult};
-pub use figures::PastOperations;
+pub use failures::{Damage, Failures};
+pub use figures::Figures;
 pub use file::{OpenMode, Opened, WriteAsked};
 pub use handles::Handle;
 pub use links::{LinkCharge, MultiLink};
@@ -75,6 +78,7 @@ pub use node::{Node, ROOT_NODE};
 pub use rename::RenameKind;
 pub use resize::Seek;
 pub use setattr::{NewTime, SetAttr};
+pub use shown::PastOperations;
 pub use statfs::Space;
 pub use xattr::XattrAnswer;
 
@@ -152,12 +156,13 @@ pub struct FileSystem {
     administrators: Option<u32>,
     write_options: WriteOptions,
     refusals: refusals::Refusals,
+    failures: Failures,
     committer: committer::Committer,
     notes: baseline::Notes,
     hashing: hashing::Hashing,
     known_heads: Arc<dyn KnownHeads>,
     past_operations: Arc<dyn PastOperations>,
-    open_figures: figures::OpenFigures,
+    open_figures: shown::OpenFigures,
     date_dirs: date_dirs::DateDirs,
     tree_lock: Mutex<()>,
     limits_turn: Mutex<()>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::id::Ino;
-use crate::quota::{Meter, Refusal};
+use crate::quota::{Meter, Reason, Refusal};
 
 /// Refusals of one account and meter closer together than this are one burst.
 const BURST: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ pub struct Refused {
 pub struct Refusals {
     bursts: Mutex<HashMap<(Ino, &'static str), Burst>>,
     last: Mutex<HashMap<Ino, Refused>>,
-    counts: [AtomicU64; Meter::ALL.len()],
+    counts: [[AtomicU64; Reason::KEYS.len()]; Meter::ALL.len()],
 }
 
 impl Refusals {
@@ -42,10 +42,13 @@ impl Refusals {
         self.last.lock().get(&account).cloned()
     }
 
-    /// How many there were, by meter.
-    pub fn counts(&self) -> Vec<(Meter, u64)> {
-        let count = |meter: Meter| self.counts[meter as usize].load(Ordering::Relaxed);
-        Meter::ALL.map(|meter| (meter, count(meter))).into()
+    /// How many there were, by meter and by the name of the reason.
+    pub fn counts(&self) -> Vec<(Meter, &'static str, u64)> {
+        let of = |meter: Meter| {
+            let counts = Reason::KEYS.into_iter().zip(&self.counts[meter as usize]);
+            counts.map(move |(reason, count)| (meter, reason, count.load(Ordering::Relaxed)))
+        };
+        Meter::ALL.into_iter().flat_map(of).collect()
     }
 
     fn remember(&self, refusal: &Refusal, at: Duration) {
@@ -60,7 +63,7 @@ impl Refusals {
 
     /// Remembers a refusal, and logs it unless its burst was logged already. `now` is of any clock, `at` since 1970.
     pub fn note(&self, refusal: &Refusal, now: Duration, at: Duration) {
-        self.counts[refusal.meter as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts[refusal.meter as usize][refusal.reason.index()].fetch_add(1, Ordering::Relaxed);
         self.remember(refusal, at);
         let Some(unlogged) = self.is_news(refusal, now) else {
             return;

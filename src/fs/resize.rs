@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use crate::fs::errno::{Errno, FsResult};
-use crate::fs::figures::is_figure;
-use crate::fs::file::log_damage;
 use crate::fs::node::{FileState, Node};
+use crate::fs::shown::is_figure;
 use crate::fs::{Caller, FileSystem};
 use crate::id::Fh;
-use crate::store::error::StoreError;
 use crate::units::Meters;
 
 const KEEP_SIZE: i32 = libc::FALLOC_FL_KEEP_SIZE;
@@ -33,7 +31,8 @@ impl FileSystem {
         if length == old {
             // An empty file whose sync failed starts anew, as any other file cut to zero does.
             if length == 0 {
-                sealed.set_plain_length(0)?;
+                let emptied = sealed.set_plain_length(0);
+                emptied.map_err(|e| self.failed(node, state, e))?;
             }
             return Ok(());
         }
@@ -43,7 +42,7 @@ impl FileSystem {
             let shrunk = old.saturating_sub(sealed.plain_length());
             self.ledger.uncharge(&home, Meters::of_bytes(shrunk));
             self.ledger.count_deleted(&home, 0, shrunk);
-            cut?;
+            cut.map_err(|e| self.failed(node, state, e))?;
         } else {
             let reservation = self
                 .ledger
@@ -53,7 +52,7 @@ impl FileSystem {
             let growth = sealed.plain_length().saturating_sub(old);
             reservation.claim(Meters::of_bytes(growth));
             self.ledger.count_added(&home, 0, growth);
-            grown?;
+            grown.map_err(|e| self.failed(node, state, e))?;
         }
         self.note_length(node, length);
         self.list(node, state);
@@ -90,12 +89,7 @@ impl FileSystem {
         if state.sealed.is_some() {
             return Ok(());
         }
-        self.load(node, state, true).map_err(|e: StoreError| {
-            if e.is_damage() {
-                log_damage(node, state, &e.to_string());
-            }
-            Errno::from(e)
-        })
+        self.load(node, state, true).map_err(|e| self.failed(node, state, e))
     }
 
     /// fallocate(2). Room is promised by the limits, not taken on the disk.
@@ -116,7 +110,8 @@ impl FileSystem {
             KEEP_SIZE if end <= length => Ok(()),
             _ if mode == PUNCH_HOLE | KEEP_SIZE || mode == ZERO_RANGE | KEEP_SIZE => {
                 let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
-                sealed.zero_range(plain_offset, bytes).map_err(Errno::from)
+                let zeroed = sealed.zero_range(plain_offset, bytes);
+                zeroed.map_err(|e| self.failed(node, &mut state, e))
             }
             ZERO_RANGE => {
                 let grown = if end > length {
@@ -125,7 +120,8 @@ impl FileSystem {
                     Ok(())
                 };
                 let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
-                grown.and_then(|()| sealed.zero_range(plain_offset, bytes).map_err(Errno::from))
+                let zeroed = grown.map(|()| sealed.zero_range(plain_offset, bytes));
+                zeroed.and_then(|zeroed| zeroed.map_err(|e| self.failed(node, &mut state, e)))
             }
             _ => Err(Errno::EOPNOTSUPP),
         };

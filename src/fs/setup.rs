@@ -10,10 +10,9 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::fs::baseline::ContentNote;
 use crate::fs::errno::{Errno, FsResult};
-use crate::fs::file::log_damage;
 use crate::fs::node::{Meeting, Node, Nodes, Pin};
 use crate::fs::{
-    FileSystem, MultiLink, Parts, baseline, committer, date_dirs, figures, handles, hashing, links, refusals,
+    FileSystem, MultiLink, Parts, baseline, committer, date_dirs, failures, handles, hashing, links, refusals, shown,
 };
 use crate::id::Ino;
 use crate::store::sealed_file::{SealedFile, WriteOptions};
@@ -55,12 +54,13 @@ impl FileSystem {
             daemon: parts.daemon,
             administrators: parts.administrators,
             refusals: refusals::Refusals::default(),
+            failures: failures::Failures::default(),
             committer: committer::Committer::new(parts.unsealed_files_max),
             notes: baseline::Notes::default(),
             hashing: hashing::Hashing::default(),
             known_heads: parts.known_heads,
             past_operations: parts.past_operations,
-            open_figures: figures::OpenFigures::default(),
+            open_figures: shown::OpenFigures::default(),
             date_dirs: date_dirs::DateDirs::default(),
             tree_lock: Mutex::new(()),
             limits_turn: Mutex::new(()),
@@ -82,7 +82,7 @@ impl FileSystem {
             return Ok(state.sealed.as_deref().map(SealedFile::plain_length));
         }
         if let Err(e) = self.load(node, &mut state, false) {
-            log_damage(node, &mut state, &e.to_string());
+            self.note_damage(node, &mut state, &e);
             return Ok(None);
         }
         let length = state.sealed.as_deref().map_or(0, SealedFile::plain_length);

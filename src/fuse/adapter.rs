@@ -25,6 +25,7 @@ use crate::fuse::readers::{Readers, Takes};
 use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
 use crate::fuse::sync_gate::SyncGate;
 use crate::id::Fh;
+use crate::metrics::RequestKind;
 
 /// Content that is sealed or opened in so little time that nobody has to be called meanwhile: 50 us.
 const LONG_BYTES: usize = 128 * 1024;
@@ -92,7 +93,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Lookup);
         match self.fs.lookup(parent.0, name, caller(request)) {
             Ok(Found::Entry(entry)) => reply.entry(&TTL, &attr(&entry.attr), generation(entry.generation)),
             Ok(Found::Absent) => reply.entry(&TTL, &absent(), generation(0)),
@@ -105,12 +106,12 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, request: &Request, ino: INodeNo, lookups: u64) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Forget);
         self.fs.forget(ino.0, lookups);
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Getattr);
         reply_attr(self.fs.getattr(ino.0), reply);
     }
 
@@ -132,7 +133,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Setattr);
         let set = SetAttr {
             mode,
             uid,
@@ -145,7 +146,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(e)),
@@ -162,30 +163,30 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
         let mode = NewMode { bits: mode, umask };
         let made = self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request));
         reply_entry(made, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
         let mode = NewMode { bits: mode, umask };
         reply_entry(self.fs.mkdir(parent.0, name, mode, caller(request)), reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Unlink);
         reply_empty(self.fs.unlink(parent.0, name), reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Unlink);
         reply_empty(self.fs.rmdir(parent.0, name), reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
         reply_entry(self.fs.symlink(parent.0, link_name, target, caller(request)), reply);
     }
 
@@ -199,7 +200,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Rename);
         let kind = match flags.bits() {
             0 => RenameKind::Replace,
             bits if bits == RenameFlags::RENAME_NOREPLACE.bits() => RenameKind::NoReplace,
@@ -210,12 +211,12 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
         reply_entry(self.fs.link(ino.0, newparent.0, newname), reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Open);
         let how = open_mode(flags);
         match self.fs.open(ino.0, how, caller(request)) {
             Ok(opened) => reply.opened(FileHandle(opened.fh.0), fopen_flags(&opened, how)),
@@ -234,7 +235,9 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _turn = self.readers.begin(request.pid(), moving(size as usize));
+        let _turn = self
+            .readers
+            .begin(request.pid(), moving(size as usize), RequestKind::Read);
         READ_BUFFER.with_borrow_mut(|buffer| {
             let size = size.min(REQUEST_BYTES_MAX) as usize;
             if buffer.len() < size {
@@ -259,7 +262,9 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _turn = self.readers.begin(request.pid(), moving(data.len()));
+        let _turn = self
+            .readers
+            .begin(request.pid(), moving(data.len()), RequestKind::Write);
         let asked = WriteAsked {
             plain_offset: offset,
             data,
@@ -274,7 +279,7 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, request: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Flush);
         // Nothing waits for a close: a write was acknowledged only after it was in the backing page cache.
         // Told so once, the kernel spares every further close this round trip, and goes on writing the
         // dirty pages of mappings back first, which FOPEN_NOFLUSH would leave.
@@ -291,18 +296,22 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Release);
         reply_empty(self.fs.release(Fh(fh.0)), reply);
     }
 
     fn fsync(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Long);
+        let mut turn = self.readers.begin(request.pid(), Takes::Long, RequestKind::Fsync);
+        let apart = turn.apart();
         let fs = self.fs.clone();
-        self.syncs.run(move || reply_empty(fs.fsync(Fh(fh.0)), reply));
+        self.syncs.run(move || {
+            let _apart = apart;
+            reply_empty(fs.fsync(Fh(fh.0)), reply);
+        });
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Open);
         match self.fs.opendir(ino.0) {
             Ok(opened) => reply.opened(FileHandle(opened.fh.0), listing_flags(opened)),
             Err(e) => reply.error(errno(e)),
@@ -310,7 +319,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Readdir);
         let listed = self.fs.readdir(Fh(fh.0), offset, Listing::Names, |name| {
             reply.add(
                 INodeNo(name.ino.0),
@@ -333,7 +342,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Readdir);
         let listed = self.fs.readdir(Fh(fh.0), offset, Listing::WithEntries, |name| {
             let os_name = OsStr::from_bytes(name.name.to_bytes());
             if let Some(entry) = &name.entry {
@@ -351,18 +360,22 @@ impl Filesystem for Adapter {
     }
 
     fn releasedir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Release);
         reply_empty(self.fs.releasedir(Fh(fh.0)), reply);
     }
 
     fn fsyncdir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Long);
+        let mut turn = self.readers.begin(request.pid(), Takes::Long, RequestKind::Fsync);
+        let apart = turn.apart();
         let fs = self.fs.clone();
-        self.syncs.run(move || reply_empty(fs.fsyncdir(Fh(fh.0)), reply));
+        self.syncs.run(move || {
+            let _apart = apart;
+            reply_empty(fs.fsyncdir(Fh(fh.0)), reply);
+        });
     }
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         match self.fs.statfs(ino.0) {
             Ok(s) => reply.statfs(
                 s.blocks,
@@ -388,27 +401,27 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         reply_empty(self.fs.setxattr(ino.0, name, value, flags, caller(request)), reply);
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         reply_xattr(self.fs.getxattr(ino.0, name, size as usize), reply);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         reply_xattr(self.fs.listxattr(ino.0, size as usize), reply);
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         reply_empty(self.fs.removexattr(ino.0, name, caller(request)), reply);
     }
 
     fn access(&self, request: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         // The kernel checks permissions (default_permissions); what is left to say is whether it exists.
         reply_empty(self.fs.getattr(ino.0).map(|_| ()), reply);
     }
@@ -423,7 +436,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
         let how = open_mode(OpenFlags(flags));
         let mode = NewMode { bits: mode, umask };
         match self.fs.create(parent.0, name, mode, how, caller(request)) {
@@ -448,13 +461,13 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Long);
+        let _turn = self.readers.begin(request.pid(), Takes::Long, RequestKind::Other);
         let done = self.fs.fallocate(Fh(fh.0), offset, length, mode, caller(request));
         reply_empty(done, reply);
     }
 
     fn lseek(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         let to = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,
@@ -479,7 +492,7 @@ impl Filesystem for Adapter {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         // The kernel asks no more, and knows that files are always ready.
         reply.error(fuser::Errno::ENOSYS);
     }
@@ -495,7 +508,7 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment);
+        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
         reply.error(fuser::Errno::ENOTTY);
     }
 
@@ -512,7 +525,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Long);
+        let _turn = self.readers.begin(request.pid(), Takes::Long, RequestKind::Other);
         let from = CopyEnd {
             fh: Fh(fh_in.0),
             plain_offset: offset_in,

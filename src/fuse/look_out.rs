@@ -36,9 +36,9 @@ pub struct LookOut {
 }
 
 impl LookOut {
-    /// Looks until a request is there, or for a moment; mostly not at all where it has not paid.
-    pub fn look(&self, clock: &dyn Clock, mut is_waiting: impl FnMut() -> bool) {
-        let began = clock.monotonic();
+    /// Looks until a request is there, or for a moment from `began` on, which is now; mostly not at all where it has not
+    /// paid.
+    pub fn look(&self, clock: &dyn Clock, began: Duration, mut is_waiting: impl FnMut() -> bool) {
         let is_steady = self.note_answer(began);
         let pause = self.pause.load(Ordering::Relaxed);
         if pause > 0 {
@@ -115,7 +115,7 @@ mod tests {
     fn looks(look_out: &LookOut, clock: &Stepping, answers: usize, found_at: u32) -> Vec<u32> {
         let after_one = |_| {
             let mut count = 0;
-            look_out.look(clock, || {
+            look_out.look(clock, clock.monotonic(), || {
                 count += 1;
                 count == found_at
             });
@@ -155,7 +155,7 @@ mod tests {
         let answer = |took: Duration| {
             clock.advance(Duration::from_micros(10));
             let mut count = 0;
-            look_out.look(&clock, || {
+            look_out.look(&clock, clock.monotonic(), || {
                 count += 1;
                 clock.advance(took);
                 true
@@ -178,7 +178,7 @@ mod tests {
         let looked_after = |gap: Duration| {
             clock.advance(gap);
             let mut looked = false;
-            look_out.look(&clock, || {
+            look_out.look(&clock, clock.monotonic(), || {
                 looked = true;
                 true
             });

@@ -22,8 +22,9 @@ use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::clock::SystemClock;
+use crate::clock::{Moment, SystemClock};
 use crate::fuse::look_out::LookOut;
+use crate::metrics::{RequestKind, RequestTimes};
 
 /// Between two looks of the watch while there are requests.
 const TICK: Duration = Duration::from_millis(2);
@@ -56,6 +57,7 @@ pub struct Readers {
     shared: Arc<Shared>,
     is_single: bool,
     watch: Option<Watch>,
+    times: Arc<RequestTimes>,
 }
 
 /// The thread that looks after the others.
@@ -64,8 +66,21 @@ struct Watch {
     end: JoinHandle<()>,
 }
 
-/// One request; when it is dropped, after the reply, the thread goes to read again or rests.
-pub struct Turn<'a>(&'a Readers);
+/// One request; when it is dropped, after the reply, its time is counted, and the thread goes to read again or rests.
+pub struct Turn<'a> {
+    readers: &'a Readers,
+    /// `None`: somebody else ends it.
+    kind: Option<RequestKind>,
+    began: Moment,
+}
+
+/// A request that is answered apart from its turn; dropped after the reply, its time is counted.
+pub struct Apart {
+    shared: Arc<Shared>,
+    times: Arc<RequestTimes>,
+    kind: RequestKind,
+    began: Moment,
+}
 
 struct Shared {
     device: OwnedFd,
@@ -110,12 +125,13 @@ struct Rest {
 struct Leaving(Weak<Shared>);
 
 impl Readers {
-    /// For a connection that is served by so many threads, all of which are about to read. `device` is polled only.
+    /// For a connection that is served by so many threads, all of which are about to read. `device` is polled only;
+    /// `times` are where requests are counted.
     ///
     /// # Errors
     /// No thread could be started for the watch.
-    pub fn new(threads: usize, device: OwnedFd) -> std::io::Result<Self> {
-        let mut readers = Self::unwatched(threads, device, RECHECK);
+    pub fn new(threads: usize, device: OwnedFd, times: Arc<RequestTimes>) -> std::io::Result<Self> {
+        let mut readers = Self::unwatched(threads, device, RECHECK, times);
         readers.start_watch()?;
         Ok(readers)
     }
@@ -131,7 +147,7 @@ impl Readers {
         Ok(())
     }
 
-    fn unwatched(threads: usize, device: OwnedFd, recheck: Duration) -> Self {
+    fn unwatched(threads: usize, device: OwnedFd, recheck: Duration, times: Arc<RequestTimes>) -> Self {
         let counts = Counts {
             reading: AtomicUsize::new(threads),
             ..Counts::default()
@@ -149,12 +165,17 @@ impl Readers {
             }),
             is_single: threads == 1,
             watch: None,
+            times,
         }
     }
 
     /// The calling thread has read a request of a client's thread; 0: of the kernel's own.
-    pub fn begin(&self, client: u32, takes: Takes) -> Turn<'_> {
-        let turn = Turn(self);
+    pub fn begin(&self, client: u32, takes: Takes, kind: RequestKind) -> Turn<'_> {
+        let turn = Turn {
+            readers: self,
+            kind: Some(kind),
+            began: self.shared.clock.moment(),
+        };
         if self.is_single {
             return turn;
         }
@@ -194,9 +215,32 @@ impl Drop for Readers {
     }
 }
 
+impl Turn<'_> {
+    /// What is left of the request, for whoever answers it: this thread, or another one later.
+    pub fn apart(&mut self) -> Apart {
+        Apart {
+            shared: self.readers.shared.clone(),
+            times: self.readers.times.clone(),
+            kind: self.kind.take().unwrap_or(RequestKind::Other),
+            began: self.began,
+        }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        self.times
+            .note(self.kind, self.began.ns_until(self.shared.clock.moment()));
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let readers = self.0;
+        let readers = self.readers;
+        let ended = readers.shared.clock.moment();
+        if let Some(kind) = self.kind {
+            readers.times.note(kind, self.began.ns_until(ended));
+        }
         if readers.is_single {
             return;
         }
@@ -209,7 +253,8 @@ impl Drop for Turn<'_> {
         } else if counts.be_the_reader() {
             let (shared, mut first) = (&readers.shared, Some(left_one));
             let is_waiting = || first.take().unwrap_or_else(|| shared.is_request_waiting());
-            shared.look_out.look(&shared.clock, is_waiting);
+            let ended = shared.clock.monotonic_at(ended);
+            shared.look_out.look(&shared.clock, ended, is_waiting);
         } else {
             readers.shared.rest();
         }
@@ -348,13 +393,19 @@ mod tests {
     use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
+    const KIND: RequestKind = RequestKind::Write;
     const DEADLINE: Duration = Duration::from_secs(30);
 
     /// Threads and a connection on which a byte is a request.
     fn watched(threads: usize) -> (Arc<Readers>, PipeReader, PipeWriter) {
         let (device, kernel) = pipe().unwrap();
         // Without the look of those that rest, which would do the watch's work much later.
-        let mut readers = Readers::unwatched(threads, device.try_clone().unwrap().into(), Duration::from_hours(1));
+        let mut readers = Readers::unwatched(
+            threads,
+            device.try_clone().unwrap().into(),
+            Duration::from_hours(1),
+            Arc::default(),
+        );
         readers.start_watch().unwrap();
         (Arc::new(readers), device, kernel)
     }
@@ -362,7 +413,7 @@ mod tests {
     /// The same without a watch, which calls whom it likes when this thread is off its core for long.
     fn served_by(threads: usize) -> (Arc<Readers>, PipeReader, PipeWriter) {
         let (device, kernel) = pipe().unwrap();
-        let readers = Readers::unwatched(threads, device.try_clone().unwrap().into(), RECHECK);
+        let readers = Readers::unwatched(threads, device.try_clone().unwrap().into(), RECHECK, Arc::default());
         (Arc::new(readers), device, kernel)
     }
 
@@ -397,7 +448,7 @@ mod tests {
             let ((say, reads), (stay, stays)) = (channel(), channel::<()>());
             let own = readers.clone();
             let thread = thread::spawn(move || {
-                drop(own.begin(1, Takes::Moment));
+                drop(own.begin(1, Takes::Moment, KIND));
                 say.send(()).unwrap();
                 let _ = stays.recv();
             });
@@ -427,7 +478,7 @@ mod tests {
         let (readers, _device, _kernel) = served_by(2);
         let rested = Rested::new(&readers);
         for _ in 0..1000 {
-            drop(readers.begin(1, Takes::Moment));
+            drop(readers.begin(1, Takes::Moment, KIND));
         }
         assert_eq!(resting(&readers), 1);
         readers.shared.close();
@@ -438,7 +489,7 @@ mod tests {
     fn one_that_rests_is_called_before_a_long_request() {
         let (readers, _device, _kernel) = served_by(2);
         let rested = Rested::new(&readers);
-        let turn = readers.begin(1, Takes::Long);
+        let turn = readers.begin(1, Takes::Long, KIND);
         assert_eq!(
             readers.shared.counts.reading.load(Ordering::SeqCst),
             1,
@@ -457,7 +508,7 @@ mod tests {
             readers.shared.counts.watch_sleeps.load(Ordering::SeqCst)
         });
         let rested = Rested::new(&readers);
-        let turn = readers.begin(1, Takes::Moment);
+        let turn = readers.begin(1, Takes::Moment, KIND);
         rested.goes_to_read();
         readers.shared.close();
         drop(turn);
@@ -466,11 +517,11 @@ mod tests {
     #[test]
     fn requests_of_several_clients_at_once_have_all_threads_read() {
         let (readers, _device, _kernel) = served_by(3);
-        let held = readers.begin(1, Takes::Long);
+        let held = readers.begin(1, Takes::Long, KIND);
         let mut count = 0;
         while crowd(&readers) < CROWD {
             count += 1;
-            std::mem::forget(readers.begin(count, Takes::Moment));
+            std::mem::forget(readers.begin(count, Takes::Moment, KIND));
             readers.shared.counts.reading.fetch_add(1, Ordering::SeqCst);
         }
         drop(held);
@@ -485,7 +536,7 @@ mod tests {
         kernel.write_all(b"r").unwrap();
         let rested = Rested::new(&readers);
         for _ in 0..1000 {
-            drop(readers.begin(7, Takes::Moment));
+            drop(readers.begin(7, Takes::Moment, KIND));
         }
         assert_eq!(crowd(&readers), 0);
         readers.shared.close();
@@ -501,7 +552,7 @@ mod tests {
         while crowd(&readers) < CROWD {
             client += 1;
             assert!(client <= CROWD, "they are noticed");
-            drop(readers.begin(client % 2 + 1, Takes::Moment));
+            drop(readers.begin(client % 2 + 1, Takes::Moment, KIND));
         }
         for _ in 0..CROWD_MAX {
             readers.shared.counts.count_overlap(false);
@@ -516,7 +567,7 @@ mod tests {
         let (readers, _device, _kernel) = served_by(3);
         let (first, second) = (Rested::new(&readers), Rested::new(&readers));
         let last = readers.clone();
-        thread::spawn(move || drop(last.begin(1, Takes::Moment)))
+        thread::spawn(move || drop(last.begin(1, Takes::Moment, KIND)))
             .join()
             .unwrap();
         first.goes_to_read();
@@ -535,7 +586,7 @@ mod tests {
     fn a_single_thread_always_reads() {
         let (readers, _device, _kernel) = served_by(1);
         for _ in 0..10 {
-            drop(readers.begin(1, Takes::Long));
+            drop(readers.begin(1, Takes::Long, KIND));
         }
         assert_eq!(resting(&readers), 0);
     }
@@ -545,7 +596,7 @@ mod tests {
         let mut request = [0];
         while (&*device).read(&mut request).unwrap() == 1 {
             let client = usize::from(request[0] & 0x0f);
-            let _turn = readers.begin(client as u32 + 1, Takes::Moment);
+            let _turn = readers.begin(client as u32 + 1, Takes::Moment, KIND);
             if request[0] & 0x80 != 0 {
                 thread::park_timeout(Duration::from_millis(3));
             }
@@ -588,5 +639,36 @@ mod tests {
             }
             drop(kernel);
         });
+    }
+
+    /// Counts of a read, and of an fsync that is answered elsewhere.
+    fn each_is_counted_once(readers: &Readers) {
+        let before = readers.times.of(KIND).count();
+        let count = |kind| readers.times.of(kind).count();
+        let turn = readers.begin(1, Takes::Moment, RequestKind::Read);
+        assert_eq!(count(RequestKind::Read), 0);
+        drop(turn);
+        let mut turn = readers.begin(1, Takes::Moment, RequestKind::Fsync);
+        let apart = turn.apart();
+        drop(turn);
+        assert_eq!((count(RequestKind::Read), count(RequestKind::Fsync)), (1, 0));
+        drop(apart);
+        let all: u64 = RequestKind::ALL.into_iter().map(count).sum();
+        assert_eq!((count(RequestKind::Fsync), all), (1, before + 2));
+    }
+
+    #[test]
+    fn each_request_is_counted_once_when_it_was_answered() {
+        let (readers, _device, _kernel) = served_by(2);
+        let rested = Rested::new(&readers);
+        each_is_counted_once(&readers);
+        readers.shared.close();
+        rested.goes_to_read();
+    }
+
+    #[test]
+    fn a_single_thread_counts_too() {
+        let (readers, _device, _kernel) = served_by(1);
+        each_is_counted_once(&readers);
     }
 }

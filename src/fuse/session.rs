@@ -10,6 +10,7 @@ use fuser::{Config, INodeNo, InitFlags, KernelConfig, Notifier, SessionACL};
 use crate::fs::FileSystem;
 use crate::fuse::adapter::Adapter;
 use crate::fuse::readers::Readers;
+use crate::metrics::RequestTimes;
 
 /// Largest read or write in one request.
 pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
@@ -52,15 +53,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Shakes hands with the kernel over the descriptor of a fresh mount.
+    /// Shakes hands with the kernel over the descriptor of a fresh mount; `times` are where requests are counted.
     ///
     /// # Errors
     /// When the kernel is too old or the mount is gone already.
-    pub fn start(fd: OwnedFd, fs: Arc<FileSystem>, threads: usize) -> io::Result<Self> {
+    pub fn start(fd: OwnedFd, fs: Arc<FileSystem>, threads: usize, times: Arc<RequestTimes>) -> io::Result<Self> {
         let mut config = Config::default();
         config.n_threads = Some(threads);
         // Who may ask is the kernel's business (allow_other, default_permissions).
-        let readers = Readers::new(threads, fd.try_clone()?)?;
+        let readers = Readers::new(threads, fd.try_clone()?, times)?;
         let adapter = Adapter::new(fs, threads, readers);
         let inner = fuser::Session::from_fd(adapter, fd, SessionACL::All, config)?;
         Ok(Self { inner })

@@ -244,12 +244,20 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Names for machines.
+    pub const KEYS: [&str; 3] = ["hard", "grace_over", "period"];
+
     /// Its name for machines.
     pub fn key(self) -> &'static str {
+        Self::KEYS[self.index()]
+    }
+
+    /// Its place among [`Reason::KEYS`].
+    pub fn index(self) -> usize {
         match self {
-            Self::Hard => "hard",
-            Self::GraceOver => "grace_over",
-            Self::Period { .. } => "period",
+            Self::Hard => 0,
+            Self::GraceOver => 1,
+            Self::Period { .. } => 2,
         }
     }
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Many of everything. Usage: tests/accept/scale.sh [SECONDS=20]
-# 1,000 recorders in real time (beside native ext4), 10,000 tenants in memory, 1,000 changed accounts a second on their way to the
+# 1,000 recorders in real time (beside native ext4), 10,000 tenants in memory and in a scrape, 1,000 changed accounts a second on their way to the
 # database, a large directory moved between tenants with limits, and writing into a tenant that is 99 % full beside an empty one.
 . "$(dirname "$0")/lib.sh"
 SECONDS_EACH=${1:-20} CALLS=1000 TENANTS=10000
@@ -43,6 +43,13 @@ await 60 small
 per_account=$(per_account)
 check "$TENANTS tenants of two directories" "$per_account bytes of memory for each directory ($open_kb KiB in all with $CALLS recordings open)" \
     [ "$per_account" -lt 1024 ]
+scrape_ms() {
+    for _ in $(seq 11); do
+        curl -s -o "$WORK/scrape" -w '%{time_total}\n' --unix-socket "$STORE/admin.sock" http://tallyfs/metrics
+    done | sort -n | awk 'NR == 6 {print $1 * 1000}'
+}
+took=$(scrape_ms)
+check "a scrape" "$took ms for $(grep -vc '^#' "$WORK/scrape") figures of $(sed -n 's/^tallyfs_accounts //p' "$WORK/scrape") accounts" below "$took" 100
 lag=$(python3 "$SCALE" lag "$MNT" "$STORE/tallyfs.db" 1000 10)
 check "1,000 changed accounts a second" "the database is behind by $lag" below "${lag%% *}" 2.0
 python3 "$SCALE" tree "$MNT/tenant-00001/large" 20000

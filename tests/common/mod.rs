@@ -27,6 +27,7 @@ pub mod bare;
 pub mod command;
 pub mod damage;
 pub mod env;
+pub mod http;
 pub mod load;
 pub mod mount;
 pub mod rng;

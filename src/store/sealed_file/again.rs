@@ -137,12 +137,18 @@ impl SinceSync {
 }
 
 impl<B: Backing> SealedFile<B> {
+    /// How many syncs failed since the last call.
+    pub fn take_failed_syncs(&mut self) -> u64 {
+        std::mem::take(&mut self.untold_sync_failures)
+    }
+
     /// A sync failed: nothing written since the last good one counts as durable.
     pub(super) fn note_sync_failure(&mut self) {
         if !holds(Rule::RememberFailedSync) {
             return;
         }
         self.sync_failures += 1;
+        self.untold_sync_failures += 1;
         let forgot = self.content.as_ref().is_some_and(|content| content.since_sync.forgot());
         self.sync_failure = if self.marks_unknown || forgot || self.sync_failure == Some(SyncFailure::Unknown) {
             Some(SyncFailure::Unknown)

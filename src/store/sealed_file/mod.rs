@@ -71,6 +71,8 @@ pub struct SealedFile<B: Backing> {
     sync_failure: Option<SyncFailure>,
     /// Counts failed syncs.
     sync_failures: u64,
+    /// Those of them that nobody was told of.
+    untold_sync_failures: u64,
     /// Found on disk by this process, which cannot know what of it (an empty size too) is durable.
     marks_unknown: bool,
     /// Something was written since the last sync began.
@@ -161,6 +163,7 @@ impl<B: Backing> SealedFile<B> {
             size_on_disk: 0,
             sync_failure: None,
             sync_failures: 0,
+            untold_sync_failures: 0,
             marks_unknown: false,
             unsynced: false,
             fetch_around: FetchAround::default(),
