@@ -3,6 +3,7 @@
 //! Every byte is counted before it exists and sealed as it is written. ARCHITECTURE.md has the map.
 
 pub mod admin;
+pub mod alert;
 pub mod audio;
 pub mod cli;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod id;
 pub mod mend;
 pub mod metrics;
 pub mod period;
+pub mod private_file;
 pub mod quota;
 pub mod recovery;
 pub mod sealed;

@@ -44,7 +44,10 @@ fn the_example_says_the_defaults() {
 fn every_setting_of_the_example_is_taken() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("all.toml");
-    let text = switched_on(&example());
+    let mut text = switched_on(&example());
+    if !cfg!(feature = "aws-lc") {
+        text = text.replace("\"https://alerts.", "\"http://alerts.");
+    }
     fs::write(&path, &text).unwrap();
     let taken = effective(&path);
     // `day.max_files` is written as a table of its own.

@@ -4,9 +4,11 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use std::str::FromStr;
 
 use common::command::text;
 use common::damage::{backing, body, flip, plain_range, record, tally};
@@ -15,7 +17,7 @@ use common::wait::until;
 use common::{Errno, KIB, Mount, RULES, Setup, refused};
 
 /// Figures of one scrape, by name and labels.
-struct Scrape(BTreeMap<String, f64>);
+struct Scrape(BTreeMap<String, String>);
 
 impl Scrape {
     fn of(mount: &Mount) -> Self {
@@ -23,24 +25,30 @@ impl Scrape {
         let lines = body.lines().filter(|line| !line.starts_with('#'));
         let figures = lines.map(|line| {
             let (name, value) = line.rsplit_once(' ').expect("a figure");
-            (name.to_owned(), value.parse().expect("a number"))
+            (name.to_owned(), value.to_owned())
         });
         Self(figures.collect())
     }
 
     #[track_caller]
-    fn get(&self, name: &str) -> f64 {
-        *self.0.get(name).unwrap_or_else(|| panic!("no {name} in {:#?}", self.0))
+    fn figure<T: FromStr<Err: Debug>>(&self, name: &str) -> T {
+        let text = self.0.get(name).unwrap_or_else(|| panic!("no {name} in {:#?}", self.0));
+        text.parse().expect("a number")
+    }
+
+    #[track_caller]
+    fn count(&self, name: &str) -> u64 {
+        self.figure(name)
     }
 
     fn requests(&self, operation: &str) -> u64 {
-        self.get(&format!(
+        self.count(&format!(
             "tallyfs_request_duration_seconds_count{{operation=\"{operation}\"}}"
-        )) as u64
+        ))
     }
 
     fn seconds(&self, operation: &str) -> f64 {
-        self.get(&format!(
+        self.figure(&format!(
             "tallyfs_request_duration_seconds_sum{{operation=\"{operation}\"}}"
         ))
     }
@@ -51,9 +59,9 @@ impl Scrape {
         let mut buckets: Vec<(f64, u64)> = self
             .0
             .iter()
-            .filter_map(|(name, &count)| {
+            .filter_map(|(name, count)| {
                 let bound = name.strip_prefix(&prefix)?.strip_suffix("\"}")?;
-                Some((bound.parse().expect("a bound"), count as u64))
+                Some((bound.parse().expect("a bound"), count.parse().expect("a count")))
             })
             .collect();
         buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -137,7 +145,8 @@ fn buckets_hold_every_request_and_agree_with_the_sum() {
         let (below_s, below) = at.checked_sub(1).map_or((0.0, 0), |at| buckets[at]);
         assert!(below <= count, "{buckets:?}");
         assert!(at == 0 || bound_s >= 2.0 * below_s, "{buckets:?}");
-        least_s += below_s * (count - below) as f64;
+        let inside = u32::try_from(count - below).expect("few");
+        least_s += below_s * f64::from(inside);
     }
     // Each took longer than the bound below its bucket, and none of them nothing.
     let seconds = after.seconds("write");
@@ -157,14 +166,14 @@ fn refusals_are_told_by_meter_and_reason() {
     refused(File::create_new(acme.join("c")), Errno::DQUOT);
     let told = Scrape::of(&mount);
     let refusals = |meter: &str, reason: &str| {
-        told.get(&format!(
+        told.count(&format!(
             "tallyfs_refusals_total{{meter=\"{meter}\",reason=\"{reason}\"}}"
-        )) as u64
+        ))
     };
     assert_eq!((refusals("bytes", "hard"), refusals("bytes", "period")), (1, 0));
     assert_eq!((refusals("day.files", "period"), refusals("day.files", "hard")), (1, 0));
     let share = |meter: &str| {
-        told.get(&format!(
+        told.figure::<f64>(&format!(
             "tallyfs_account_used_ratio{{path=\"/acme\",meter=\"{meter}\"}}"
         ))
     };
@@ -187,7 +196,7 @@ fn damage_is_counted_by_its_cause_when_it_is_met_with() {
     mount.stop();
     flip(&backing(&mount, "acme/call.wav"), body(5) + 77);
     mount.start();
-    let damage = |cause: &str| Scrape::of(&mount).get(&format!("tallyfs_damage_total{{cause=\"{cause}\"}}")) as u64;
+    let damage = |cause: &str| Scrape::of(&mount).count(&format!("tallyfs_damage_total{{cause=\"{cause}\"}}"));
     let causes = ["authentication", "structure", "size", "old_copy", "lost"];
     assert_eq!(causes.map(damage), [0; 5]);
     let file = File::open(mount.path("acme/call.wav")).expect("its head is whole");
@@ -218,8 +227,8 @@ fn a_size_that_no_recording_has_is_damage_too() {
     mount.start();
     refused(File::open(mount.path("acme/call.wav")), Errno::IO);
     let told = Scrape::of(&mount);
-    assert!(told.get("tallyfs_damage_total{cause=\"size\"}") > 0.0);
-    assert_eq!(told.get("tallyfs_damage_total{cause=\"authentication\"}").to_bits(), 0);
+    assert!(told.count("tallyfs_damage_total{cause=\"size\"}") > 0);
+    assert_eq!(told.count("tallyfs_damage_total{cause=\"authentication\"}"), 0);
 }
 
 #[test]
@@ -229,7 +238,7 @@ fn a_sync_that_the_disk_failed_is_counted() {
     let mut file = File::create_new(mount.dir("acme").join("call.wav")).expect("a new file");
     file.write_all(&[7; 4096]).expect("a page");
     file.sync_all().expect("a sync");
-    let failed = || Scrape::of(&mount).get("tallyfs_failed_syncs_total") as u64;
+    let failed = || Scrape::of(&mount).count("tallyfs_failed_syncs_total");
     assert_eq!(failed(), 0);
     let refusing = mount.disk().refuse_writes();
     file.write_all(&vec![7; 4 << 20]).expect("the page cache takes it");
@@ -252,7 +261,7 @@ fn open_files_and_what_waits_for_seal_and_hash_go_up_and_down() {
             "tallyfs_open_files{mode=\"read\"}",
             "tallyfs_unsealed_recordings",
         ]
-        .map(|name| told.get(name) as u64)
+        .map(|name| told.count(name))
     };
     let is = |expected: [u64; 3]| {
         until("figures of what is open", || {
@@ -271,7 +280,7 @@ fn open_files_and_what_waits_for_seal_and_hash_go_up_and_down() {
     is([0, 0, 0]);
     until("its hash is in its head", || {
         let told = Scrape::of(&mount);
-        let waiting = ["tallyfs_recordings_to_hash", "tallyfs_recordings_hashed"].map(|name| told.get(name) as u64);
+        let waiting = ["tallyfs_recordings_to_hash", "tallyfs_recordings_hashed"].map(|name| told.count(name));
         (waiting == [0, 0]).then_some(())
     });
     mount.finish();
@@ -288,8 +297,8 @@ fn the_start_tells_how_it_knew_what_was_there() {
             .filter(|name| name.starts_with("tallyfs_recovery_duration_seconds"));
         let kind = kinds.next().expect("a kind").clone();
         assert_eq!(kinds.next(), None);
-        let recovered = told.get("tallyfs_recovered_recordings{outcome=\"whole\"}") as u64;
-        assert!(told.get("process_start_time_seconds") > 1.5e9);
+        let recovered = told.count("tallyfs_recovered_recordings{outcome=\"whole\"}");
+        assert!(told.figure::<f64>("process_start_time_seconds") > 1.5e9);
         (kind, recovered)
     };
     let told = |kind: &str, count| (format!("tallyfs_recovery_duration_seconds{{kind=\"{kind}\"}}"), count);

@@ -9,6 +9,7 @@ mod access;
 mod accounts;
 mod books;
 mod buckets;
+mod deliveries;
 mod health;
 mod metrics;
 mod problem;
@@ -41,8 +42,9 @@ use utoipa::openapi::{InfoBuilder, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::alert::Board;
 use crate::clock::Clock;
-use crate::db::WriterStatus;
+use crate::db::{Errands, WriterStatus};
 use crate::fs::FileSystem;
 use crate::metrics::RequestTimes;
 
@@ -71,6 +73,10 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Who may what.
     pub access: Access,
+    /// Who gets notices.
+    pub board: Arc<Board>,
+    /// What is written into the outbox.
+    pub errands: Errands,
 }
 
 /// As every handler gets it.
@@ -101,6 +107,9 @@ fn paths() -> OpenApiRouter<Arc<Services>> {
         .routes(routes!(accounts::get, accounts::set))
         .routes(routes!(accounts::reset))
         .routes(routes!(accounts::alerts))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::retry))
+        .routes(routes!(deliveries::test))
         .routes(routes!(usage::history))
         .routes(routes!(usage::stats))
 }

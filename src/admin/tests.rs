@@ -21,6 +21,9 @@ fn paths_have_a_description_with_their_answers() {
         "/api/v1/usage/history",
         "/api/v1/usage/stats",
         "/api/v1/alerts",
+        "/api/v1/alerts/deliveries",
+        "/api/v1/alerts/deliveries/retry",
+        "/api/v1/alerts/receivers/{name}/test",
     ] {
         assert!(told["paths"][path].is_object(), "{path}");
     }

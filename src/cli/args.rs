@@ -42,6 +42,9 @@ pub enum Command {
     /// Read and set limits of directories in a mount
     #[command(subcommand)]
     Quota(QuotaCommand),
+    /// Say what became of notices, try dead ones again, test receivers
+    #[command(subcommand)]
+    Alerts(AlertsCommand),
     /// Make a token for the HTTP interface, and the lines of the configuration that let it in
     Token {
         /// Its name, for the log
@@ -177,6 +180,57 @@ pub enum QuotaCommand {
     Dump(AskArgs),
     /// Set the limits of a dump, read from standard input
     Load(AskArgs),
+}
+
+/// The commands of `alerts`.
+#[derive(Subcommand, Debug)]
+pub enum AlertsCommand {
+    /// List notices for receivers, the newest first
+    List {
+        /// Whom to ask.
+        #[command(flatten)]
+        store: DaemonArgs,
+        /// Those alone that were given up
+        #[arg(long)]
+        dead: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send a test notice to a receiver and say what it answered
+    Test {
+        /// Whom to ask.
+        #[command(flatten)]
+        store: DaemonArgs,
+        /// Its name
+        receiver: String,
+        /// Send it from here, by this configuration; no daemon has to run
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Try notices again that were given up
+    Retry {
+        /// Whom to ask.
+        #[command(flatten)]
+        store: DaemonArgs,
+        /// One, for all its receivers
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        id: Option<String>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// Which daemon to ask.
+#[derive(Args, Debug)]
+pub struct DaemonArgs {
+    /// A store, or a mount point
+    #[arg(value_name = "STORE|DIR")]
+    pub path: PathBuf,
+    /// The daemon's socket, where `admin.socket` names another one than STORE/admin.sock
+    #[arg(long, value_name = "FILE")]
+    pub socket: Option<PathBuf>,
 }
 
 /// Whom to ask.

@@ -3,6 +3,7 @@
 //! Only this module prints, and only it reads the environment.
 #![expect(clippy::disallowed_methods, reason = "arguments and environment are read here")]
 
+mod alerts;
 mod args;
 mod client;
 mod exit;
@@ -77,6 +78,7 @@ fn run(command: Command) -> Result<Code, Failure> {
             print(&if args.json { usage.json() } else { usage.text() })
         }
         Command::Quota(command) => quota::run(&command),
+        Command::Alerts(command) => alerts::run(&command),
         Command::Token { name, scopes, tenant } => token::run(&name, &scopes, tenant),
         Command::CheckConfig { file } => print(&request::read_config(&file)?.to_toml()),
     }

@@ -3,6 +3,7 @@
 //! Unknown keys are errors. What serde can see is checked while it reads, so that errors carry a line.
 
 use super::admin::{AdminForm, TrackerForm};
+use super::alerts::AlertsForm;
 use super::rule::{Rule, parse_path};
 use super::template::{ExceptionForm, LimitsForm};
 use super::{Access, Config, ConfigError, Durability, Exception, KeySource, Service, default_rules};
@@ -30,6 +31,8 @@ struct FileForm {
     admin: AdminForm,
     #[serde(default)]
     tracker: TrackerForm,
+    #[serde(default)]
+    alerts: AlertsForm,
     rules: Option<Vec<RuleForm>>,
     #[serde(default)]
     exceptions: Vec<ExceptionForm>,
@@ -187,6 +190,7 @@ fn check(form: FileForm) -> Result<Config, Wrong> {
         },
         admin: form.admin.admin(),
         tracker: form.tracker.tracker(),
+        alerts: form.alerts.alerts().map_err(|(at, message)| Wrong { at, message })?,
     })
 }
 
@@ -278,6 +282,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         },
         admin: AdminForm::of(&config.admin),
         tracker: TrackerForm::of(config.tracker),
+        alerts: AlertsForm::of(&config.alerts),
         rules: Some(config.rules.iter().map(rule_form).collect()),
         exceptions: config
             .exceptions

@@ -4,6 +4,7 @@
 //! `rule`; a limit of 0 or `"none"` in a file is unlimited.
 
 mod admin;
+mod alerts;
 mod form;
 mod past;
 mod rule;
@@ -42,6 +43,82 @@ pub struct Config {
     pub admin: Admin,
     /// Counters that programs feed.
     pub tracker: Tracker,
+    /// Who gets notices.
+    pub alerts: Alerts,
+}
+
+/// Who gets notices, and for how long is tried.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alerts {
+    /// What links in notices begin with; empty: none.
+    pub external_url: String,
+    /// A notice that was not taken for so long is given up, in seconds; `None`: never.
+    pub give_up_after_s: Option<u64>,
+    /// So many attempts at most; `None`: time alone decides.
+    pub attempts_max: Option<u64>,
+    /// In the order of the file.
+    pub receivers: Vec<Receiver>,
+}
+
+/// Somebody who gets notices.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Receiver {
+    /// One of its own; what waits for it is kept under this name.
+    pub name: String,
+    /// How.
+    pub way: Way,
+    /// Of these alone; empty: of all.
+    pub kinds: Vec<NoticeKind>,
+    /// Path of a tenant: what is about it alone.
+    pub tenant: Option<String>,
+    /// Seconds that one attempt may take.
+    pub time_limit_s: u64,
+}
+
+/// How a notice gets to a receiver.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// An HTTP request.
+    Webhook {
+        /// `http://` or `https://`.
+        url: String,
+        /// File with the secret that requests are signed with; `None`: they are not.
+        secret_file: Option<PathBuf>,
+        /// Certificates that are trusted instead of the system's.
+        ca_file: Option<PathBuf>,
+    },
+    /// A program.
+    Exec {
+        /// Its absolute path, and arguments.
+        command: Vec<String>,
+    },
+    /// A mail, through a program that takes it as `sendmail` does.
+    Mail {
+        /// Its absolute path.
+        program: PathBuf,
+        /// Sender; `None`: `tallyfs` at this machine.
+        from: Option<String>,
+        /// Recipients.
+        to: Vec<String>,
+    },
+}
+
+/// What a notice is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeKind {
+    /// A warning step is reached.
+    NearLimit,
+    /// A soft limit is passed, or usage is below it again.
+    OverSoft,
+    /// A limit refuses.
+    Refused,
+    /// The clock went ahead.
+    Clock,
+    /// Usage cannot be saved, or can be again.
+    Database,
+    /// Somebody asked for it.
+    Test,
 }
 
 /// Limits of one directory that replace those of the rule, each on its own.
@@ -121,6 +198,7 @@ impl Default for Config {
             service: Service::default(),
             admin: Admin::default(),
             tracker: Tracker::default(),
+            alerts: Alerts::default(),
         }
     }
 }

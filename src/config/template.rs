@@ -152,7 +152,7 @@ pub(super) struct CountForm(pub(super) Bound);
 
 /// A time: seconds, a text with a unit, or `"none"`.
 #[derive(Clone, Copy)]
-struct TimeForm(Bound);
+pub(super) struct TimeForm(pub(super) Bound);
 
 /// The name of a time zone.
 struct ZoneForm(Zone);

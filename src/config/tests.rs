@@ -35,6 +35,27 @@ file = "/etc/tallyfs/key"
 [service]
 threads = 4
 
+[alerts]
+external_url = "https://calls.example.com"
+give_up_after = "none"
+attempts_max = 9
+[[alerts.receivers]]
+name = "ops"
+url = "http://alerts.example.com/tallyfs"
+secret_file = "/etc/tallyfs/secret"
+ca_file = "/etc/tallyfs/ca.pem"
+kinds = ["near_limit", "database"]
+tenant = "acme"
+time_limit = "1m"
+[[alerts.receivers]]
+name = "pager"
+exec = ["/usr/bin/page", "a b"]
+[[alerts.receivers]]
+name = "mail"
+sendmail = "/usr/sbin/sendmail"
+from = "tallyfs@example.com"
+to = ["a@example.com", "b@example.com"]
+
 [[rules]]
 path = "{tenant}/archive/%Y/%b/%d"
 [rules.limits.tenant]
@@ -258,16 +279,100 @@ fn errors_name_file_line_key_and_what_is_allowed() {
         ),
         ("x = [\n", 1, &[]),
     ] {
-        let error = Config::parse("tallyfs.toml", text).unwrap_err();
-        let message = error.to_string();
-        assert!(
-            message.starts_with(&format!("tallyfs.toml:{line}: ")),
-            "{text}: {message}"
-        );
-        for fragment in fragments {
-            assert!(message.contains(fragment), "{text}: {message}");
-        }
+        is_refused(text, line, fragments);
     }
+}
+
+#[track_caller]
+fn is_refused(text: &str, line: usize, fragments: &[&str]) {
+    let message = Config::parse("tallyfs.toml", text).unwrap_err().to_string();
+    assert!(
+        message.starts_with(&format!("tallyfs.toml:{line}: ")),
+        "{text}: {message}"
+    );
+    for fragment in fragments {
+        assert!(message.contains(fragment), "{text}: {message}");
+    }
+}
+
+#[test]
+fn errors_of_receivers_name_them_and_say_what_is_allowed() {
+    for (text, line, fragments) in [
+        (
+            "[[alerts.receivers]]\nname = \"a\"\n",
+            2,
+            &["alerts.receivers", "'a'", "exactly one of url, exec and sendmail"][..],
+        ),
+        (
+            "[[alerts.receivers]]\nname = \"a\"\nurl = \"http://x/\"\nexec = [\"/x\"]\n",
+            2,
+            &["exactly one"],
+        ),
+        (
+            "[[alerts.receivers]]\nname = \"a b\"\nurl = \"http://x/\"\n",
+            2,
+            &["no name of a receiver"],
+        ),
+        (
+            "[[alerts.receivers]]\nname = \"a\"\nexec = [\"page\"]\n",
+            2,
+            &["'page'", "absolute path"],
+        ),
+        (
+            "[[alerts.receivers]]\nname = \"a\"\nexec = [\"/x\"]\n[[alerts.receivers]]\nname = \"a\"\nexec = [\"/x\"]\n",
+            5,
+            &["twice"],
+        ),
+        (
+            "[[alerts.receivers]]\nname = \"a\"\nexec = [\"/x\"]\nsecret_file = \"/s\"\n",
+            2,
+            &["belong to a url"],
+        ),
+        (
+            "[[alerts.receivers]]\nname = \"a\"\nexec = [\"/x\"]\ntime_limit = 61\n",
+            2,
+            &["time_limit", "1 to 60"],
+        ),
+        (
+            "[[alerts.receivers]]\nname = \"a\"\nexec = [\"/x\"]\nkinds = [\"full\"]\n",
+            4,
+            &["kinds", "near_limit"],
+        ),
+        (
+            "[[alerts.receivers]]\nname = \"a\"\nsendmail = \"/s\"\nto = [\"a@b\\nBcc: c@d\"]\n",
+            2,
+            &["no mail address", "ops@example.com"],
+        ),
+        (
+            "[[alerts.receivers]]\nname = \"a\"\nsendmail = \"/s\"\nto = [\"-oQ/tmp@b\"]\n",
+            2,
+            &["no mail address"],
+        ),
+        ("[[alerts.receivers]]\nname = \"a\"\nsendmail = \"/s\"\n", 2, &["to:"]),
+    ] {
+        is_refused(text, line, fragments);
+    }
+}
+
+#[test]
+fn addresses_of_receivers_are_http_without_a_password_that_is_not_repeated() {
+    let with = |url: &str| {
+        let text = format!("[[alerts.receivers]]\nname = \"a\"\nurl = \"{url}\"\n");
+        Config::parse("t", &text).map_err(|e| e.to_string())
+    };
+    for good in ["http://x", "http://[::1]:9000/a?b=c", "http://127.0.0.1:1/"] {
+        assert!(with(good).is_ok(), "{good}");
+    }
+    assert_eq!(with("https://x/").is_ok(), cfg!(feature = "aws-lc"));
+    for bad in ["", "x", "/x", "ftp://x/", "http://", "http://x/#y", "http://x y/"] {
+        let error = with(bad).unwrap_err();
+        assert!(error.contains("http://HOST"), "{bad}: {error}");
+    }
+    let error = with("https://me:hunter2@x/").unwrap_err();
+    assert!(
+        error.contains("no user or password") && !error.contains("hunter2"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -4,9 +4,9 @@
 //! only: a store that exists has recordings under a key that must be found, not made up.
 //! No byte of a key goes into an error or a log line.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::RenameFlags;
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::key_ring::{self, KeyRingError};
 use super::layout::{Store, StorePaths, sync_parent};
+use crate::private_file::{self, PrivateFileError, read_up_to};
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::keys::{Kek, KeyMemory};
 use crate::sys::LockedBytes;
@@ -65,27 +66,9 @@ pub enum KeyError {
         /// The key that is needed.
         wanted: u32,
     },
-    /// A directory, a pipe, a device.
-    #[error("{0}: not a regular file; name a file that holds the key")]
-    NotAFile(PathBuf),
-    /// Someone else could have written it.
-    #[error("{path}: owned by uid {owner}, not by root or uid {us}; run `chown {us} {path}`")]
-    Owner {
-        /// The key file.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// Who we are.
-        us: u32,
-    },
-    /// Others may read it.
-    #[error("{path}: mode {mode:04o} lets others at the key; run `chmod 0400 {path}`")]
-    Mode {
-        /// The key file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// It is no file that nobody else can have read or written.
+    #[error(transparent)]
+    File(PrivateFileError),
     /// Not a key.
     #[error("{origin}: not a key; it takes 64 hex digits{or_raw}", or_raw = or_raw(*.is_file))]
     Form {
@@ -111,6 +94,15 @@ pub enum KeyError {
 
 fn or_raw(is_file: bool) -> &'static str {
     if is_file { " or 32 raw bytes" } else { "" }
+}
+
+impl From<PrivateFileError> for KeyError {
+    fn from(e: PrivateFileError) -> Self {
+        match e {
+            PrivateFileError::Io { path, action, source } => Self::Io { path, action, source },
+            other => Self::File(other),
+        }
+    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
@@ -197,48 +189,12 @@ pub fn from_hex(text: &str, origin: &str) -> Result<KekBytes, KeyError> {
 
 /// Reads and checks a key file.
 fn read(path: &Path) -> Result<KekBytes, KeyError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(failed("open the key file", path))?;
-    let meta = file.metadata().map_err(failed("look at", path))?;
-    if !meta.is_file() {
-        return Err(KeyError::NotAFile(path.to_owned()));
-    }
-    let us = rustix::process::geteuid().as_raw();
-    if meta.uid() != 0 && meta.uid() != us {
-        return Err(KeyError::Owner {
-            path: path.to_owned(),
-            owner: meta.uid(),
-            us,
-        });
-    }
-    if meta.mode() & 0o077 != 0 {
-        return Err(KeyError::Mode {
-            path: path.to_owned(),
-            mode: meta.mode() & 0o7777,
-        });
-    }
+    let file = private_file::open(path)?;
     // One byte more than allowed, so that a longer file is seen as one; no second allocation that
     // would leave a copy behind.
     let mut content = Zeroizing::new([0; FILE_BYTES_MAX + 1]);
     let len = read_up_to(&file, &mut *content).map_err(failed("read the key file", path))?;
     decode(&content[..len], &path.display().to_string(), true)
-}
-
-/// Fills `buffer` as far as the file goes.
-fn read_up_to(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    while len < buffer.len() {
-        match file.read(&mut buffer[len..]) {
-            Ok(0) => break,
-            Ok(count) => len += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(len)
 }
 
 /// A key from 64 hex digits or, in a file, 32 raw bytes. 32 hex digits are refused: they are half

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 use crate::admin::Books;
+use crate::alert::Board;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::DaemonError;
@@ -85,6 +86,7 @@ pub struct OpenStore {
     fs: Arc<FileSystem>,
     dirty: Arc<DirtyLog>,
     books: Arc<Books>,
+    board: Arc<Board>,
     administrators: Option<u32>,
     clock: Arc<dyn Clock>,
     database: Database,
@@ -153,11 +155,13 @@ impl OpenStore {
             fs.forget_emptied(directory);
         }
         let books = books(&config, &saved_external, &clock);
-        let source = WriteBack::new(fs.clone(), dirty.clone(), clock.clone(), key, books.clone());
+        let board = Arc::new(Board::new(&config.alerts));
+        let source = WriteBack::new(&fs, &dirty, &clock, key, &books, &board);
         let mut opened = Self {
             fs,
             dirty,
             books,
+            board,
             administrators,
             clock,
             database,
@@ -196,6 +200,11 @@ impl OpenStore {
     /// What was found when it was opened.
     pub fn recovered(&self) -> Recovered {
         self.recovered
+    }
+
+    /// Where notices are pinned up.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// The group whose members steer.

@@ -4,6 +4,7 @@
 //! order, and what a kill in between leaves.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use rustix::fs::Mode;
 use rustix::mount::MountFlags;
 
 use crate::admin::{Access, Books, Services, StartFacts};
+use crate::alert::{Board, Courier, CourierParts, Origin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::baseline::Unhashed;
@@ -70,9 +72,10 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         unhashed: Unhashed::new(&parts.store.paths().database()),
         unsaved: opened.take_unsaved(),
     };
-    let (books, administrators) = (opened.books().clone(), opened.administrators());
+    let (books, board, administrators) = (opened.books().clone(), opened.board().clone(), opened.administrators());
     let start = start_facts(began_at, opened.recovered());
     let writer = opened.into_writer().map_err(DaemonError::Thread)?;
+    let courier = courier(&config, &parts.store.paths().root, &writer, &board, &clock);
     let services = Services {
         fs: fs.clone(),
         books: books.clone(),
@@ -82,6 +85,8 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         start,
         clock,
         access: access(&config, administrators),
+        board,
+        errands: writer.errands(),
     };
     // Before anybody can see the mount, so that who sees it is answered.
     let interface = interface::open(&config.admin, parts.store.paths(), services);
@@ -103,6 +108,8 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         later,
     );
     drop(interface);
+    // Before the thread that writes: what was taken last is noted.
+    drop(courier);
     let quiet = *served.as_ref().unwrap_or(&Quiet::No);
     put_away(&fs, &dirty, quiet, || {
         writer
@@ -121,6 +128,30 @@ fn start_facts(at: Duration, recovered: Recovered) -> StartFacts {
         recovered_count: recovered.recordings_count as u64,
         damaged_count: recovered.damaged_count as u64,
     }
+}
+
+/// Takes notices to their receivers, where there are any. Without it they wait in the outbox.
+fn courier(
+    config: &Config,
+    store: &Path,
+    writer: &Writer,
+    board: &Arc<Board>,
+    clock: &Arc<dyn Clock>,
+) -> Option<Courier> {
+    if config.alerts.receivers.is_empty() {
+        return None;
+    }
+    let parts = CourierParts {
+        alerts: config.alerts.clone(),
+        board: board.clone(),
+        origin: Origin::here(store, &config.alerts),
+        clock: clock.clone(),
+        errands: writer.errands(),
+        writer: Box::new(writer.watch()),
+    };
+    Courier::start(parts)
+        .inspect_err(|e| log::error!("no notice is delivered: no thread for it: {e}; recordings go on"))
+        .ok()
 }
 
 /// Threads that answer requests.
@@ -269,7 +300,7 @@ fn keep_house(fs: &FileSystem, house: House<'_>, invalidator: &Invalidator) {
     let mut round = 0_u64;
     while !fs.is_stopping() {
         thread::park_timeout(WRITE_BACK_PACE);
-        watchman::tell(&fs.ledger().tick());
+        watchman::tell(&fs.ledger().tick(), fs.ledger().now_s());
         house.books.external.tick();
         if house.dirty.has_marks()
             || fs.notes().is_waiting()

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::admin::Books;
+use crate::alert::Board;
 use crate::clock::Clock;
 use crate::daemon::baseline;
 use crate::daemon::ledger_load::link_rows;
@@ -15,9 +16,12 @@ use crate::db::{Ask, Batch, Collected, DayDelta, DirRow, OperationsDelta, TermsR
 use crate::fs::{FileSystem, LinkCharge};
 use crate::id::Ino;
 use crate::period::CivilDate;
-use crate::quota::{Account, FlowCounts, OperationKind};
+use crate::quota::{Account, FlowCounts, Noted, OperationKind, TakenTerms};
 use crate::sealed::row_mac::RowKey;
 use crate::store::dirty_log::{DirtyLog, Rotated};
+
+/// Accounts whose terms were taken, with what they noted.
+type Termed = Vec<(Arc<Account>, Vec<Noted>)>;
 
 /// Collects what is to be written.
 pub struct WriteBack {
@@ -29,25 +33,27 @@ pub struct WriteBack {
     /// Makes the codes of rows.
     key: RowKey,
     books: Arc<Books>,
+    board: Arc<Board>,
 }
 
 impl WriteBack {
     /// For a file system that is about to be served.
     pub fn new(
-        fs: Arc<FileSystem>,
-        dirty: Arc<DirtyLog>,
-        clock: Arc<dyn Clock>,
+        fs: &Arc<FileSystem>,
+        dirty: &Arc<DirtyLog>,
+        clock: &Arc<dyn Clock>,
         key: RowKey,
-        books: Arc<Books>,
+        books: &Arc<Books>,
+        board: &Arc<Board>,
     ) -> Self {
-        let day = today(&*clock);
         Self {
-            fs,
-            dirty,
-            clock,
-            day,
+            fs: fs.clone(),
+            dirty: dirty.clone(),
+            clock: clock.clone(),
+            day: today(&**clock),
             key,
-            books,
+            books: books.clone(),
+            board: board.clone(),
         }
     }
 
@@ -83,7 +89,7 @@ impl WriteBack {
         };
         batch.dirs = accounts.iter().map(|account| row(account, &charges)).collect();
         let flows = self.days(&accounts, &mut batch);
-        let termed = self.terms(ask, &mut batch.terms);
+        let termed = self.terms(ask, &mut batch);
         batch.external = self.books.external.take(ask == Ask::Everything);
         batch.audit = self.books.take_audit();
         self.collected(batch, rotated, flows, termed)
@@ -148,22 +154,25 @@ impl WriteBack {
         flows
     }
 
-    /// Periods, grace and warnings that changed.
-    fn terms(&self, ask: Ask, rows: &mut Vec<TermsRow>) -> Vec<Arc<Account>> {
+    /// Periods, grace and warnings that changed, and notices of what changed them. Both are of one instant of the
+    /// account and go into one transaction, so that a kill leaves a crossing noticed and on its way, or not noticed yet.
+    fn terms(&self, ask: Ask, batch: &mut Batch) -> Termed {
         let mut taken = Vec::new();
         for account in self.fs.ledger().watched() {
-            let changed = account.take_changed_terms();
             let wanted = match ask {
-                Ask::Dirty => changed,
-                Ask::Everything => account.saved_terms(),
+                Ask::Dirty => account.take_changed_terms(),
+                Ask::Everything => account.take_terms(),
             };
-            let Some(saved) = wanted else { continue };
-            rows.push(TermsRow {
+            let Some(TakenTerms { saved, noted }) = wanted else {
+                continue;
+            };
+            batch.terms.push(TermsRow {
                 ino: account.ino(),
                 generation: account.generation(),
                 saved,
             });
-            taken.push(account);
+            batch.outbox.extend(self.board.rows(&account, &noted));
+            taken.push((account, noted));
         }
         taken
     }
@@ -173,18 +182,22 @@ impl WriteBack {
         batch: Batch,
         rotated: Option<Rotated>,
         flows: Vec<(Arc<Account>, FlowCounts)>,
-        termed: Vec<Arc<Account>>,
+        termed: Termed,
     ) -> Collected {
         // Without a mark nothing is left of any epoch: what earlier daemons logged is in the first save.
         let over = rotated.as_ref().map_or(self.dirty.epoch() - 1, |rotated| rotated.epoch);
         let dirty = self.dirty.clone();
         let (fs, saved, failed_dirty) = (self.fs.clone(), self.fs.clone(), self.dirty.clone());
         let books = self.books.clone();
+        let bell = (!batch.outbox.is_empty()).then(|| self.board.clone());
         Collected {
             batch,
             on_committed: Box::new(move || {
                 saved.notes().saved();
                 dirty.retire(over);
+                if let Some(board) = bell {
+                    board.ring();
+                }
             }),
             on_failed: Box::new(move |batch: Batch| {
                 if let Some(rotated) = rotated {
@@ -197,8 +210,8 @@ impl WriteBack {
                 }
                 books.external.not_saved(&batch.external);
                 books.put_back(batch.audit);
-                for account in termed {
-                    account.terms_not_saved();
+                for (account, noted) in termed {
+                    account.terms_not_saved(noted);
                 }
             }),
         }

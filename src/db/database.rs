@@ -11,14 +11,15 @@ use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBeh
 
 use super::open::{self, BUSY_TIMEOUT, FileId, Found};
 use super::rows::{
-    Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, PlaceRow, SealedRow, Snapshot, TermsRow,
+    Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, OutboxRow, OutboxState, PlaceRow, SealedRow, Snapshot,
+    TermsRow,
 };
-use super::{Error, baseline, external, load, operations, terms};
+use super::{Error, baseline, external, load, operations, outbox, terms};
 use crate::id::Ino;
 use crate::quota::SavedExternal;
 
 /// Statements kept prepared: more than there are.
-const STATEMENTS_MAX: usize = 40;
+const STATEMENTS_MAX: usize = 48;
 
 /// Read-write connection; one per store, held by the daemon.
 pub struct Database {
@@ -194,6 +195,31 @@ impl Database {
         self.write("forget sealed files", |db| baseline::forget(db, inos, &[]))
     }
 
+    /// The notice for a receiver whose next attempt comes first, due or not.
+    pub fn next_notice(&self, receiver: &str) -> Result<Option<OutboxRow>, Error> {
+        outbox::next(&self.db, receiver).map_err(|e| self.failed("read the outbox", e))
+    }
+
+    /// Writes what became of an attempt. Durable on return.
+    pub fn note_attempt(&mut self, row: &OutboxRow) -> Result<(), Error> {
+        self.write("write what became of a notice", |db| outbox::note_attempt(db, row))
+    }
+
+    /// Tries dead notices again: one for all its receivers, or all. Returns how many.
+    pub fn retry_notices(&mut self, id: Option<&str>, now_s: u64) -> Result<usize, Error> {
+        self.write("retry notices", |db| outbox::retry(db, id, now_s))
+    }
+
+    /// Gives up what has no receiver any more, and forgets what is old or too much.
+    pub fn tidy_outbox(&mut self, receivers: &[String], now_s: u64) -> Result<(), Error> {
+        self.write("tidy the outbox", |db| outbox::tidy(db, receivers, now_s))
+    }
+
+    /// How many notices there are, by receiver and state.
+    pub fn outbox_counts(&self) -> Result<Vec<(String, OutboxState, u64)>, Error> {
+        outbox::counts(&self.db).map_err(|e| self.failed("count the outbox", e))
+    }
+
     /// Somebody deleted or replaced the file: what is written here reaches nobody.
     pub(super) fn is_gone(&self) -> bool {
         match FileId::of(&self.path) {
@@ -225,7 +251,7 @@ impl Database {
         self.identity = identity.or(self.identity);
         self.running = running;
         self.write("begin again", |db| {
-            db.execute_batch("DELETE FROM directory; DELETE FROM link; DELETE FROM terms;")?;
+            db.execute_batch("DELETE FROM directory; DELETE FROM link; DELETE FROM terms; DELETE FROM outbox;")?;
             lose_baseline(db, now_s)?;
             put_meta(db, "clean", &false)?;
             put_meta(db, "log_epoch", &0_i64)
@@ -254,15 +280,16 @@ impl Database {
         limit.expect("a pragma of this connection alone");
     }
 
-    fn write(
+    fn write<T>(
         &mut self,
         operation: &'static str,
-        body: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
-    ) -> Result<(), Error> {
+        body: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
         let run = || {
             let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            body(&transaction)?;
-            transaction.commit()
+            let answer = body(&transaction)?;
+            transaction.commit()?;
+            Ok(answer)
         };
         run().map_err(|e| Error::sqlite(&self.path, operation, e))
     }
@@ -298,6 +325,7 @@ fn put_batch(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     terms::put(db, &batch.terms)?;
     external::put(db, &batch.external, batch.at_s)?;
     external::put_audit(db, &batch.audit)?;
+    outbox::put(db, &batch.outbox)?;
     put_links(db, &batch.links, &batch.removed_links)?;
     for day in &batch.days {
         put_day(db, day, batch.at_s)?;

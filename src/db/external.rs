@@ -6,7 +6,7 @@ use rusqlite::{Connection, Error, OptionalExtension, params};
 
 use super::rows::AuditRow;
 use crate::period::{CivilDate, timestamp};
-use crate::quota::{ExternalLimits, SavedExternal, SavedTerms, Warned};
+use crate::quota::{ExternalLimits, RefusalsTold, SavedExternal, SavedTerms, Warned};
 use crate::units::Meters;
 
 const MESSAGES: &str = "message_count";
@@ -120,6 +120,9 @@ pub(super) fn all(db: &Connection) -> rusqlite::Result<Vec<SavedExternal>> {
                 bytes_over_since_s: None,
                 files_over_since_s: None,
                 warned: Warned::default(),
+                bytes_over_told_s: None,
+                files_over_told_s: None,
+                refusals: RefusalsTold::default(),
             },
         });
     }

@@ -9,6 +9,7 @@ mod external;
 mod load;
 mod open;
 mod operations;
+mod outbox;
 mod reader;
 mod rows;
 mod schema;
@@ -24,8 +25,8 @@ pub use error::Error;
 pub use open::Found;
 pub use reader::{Reader, check_writable, open_read_only};
 pub use rows::{
-    AuditRow, Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, OperationsDelta, PlaceRow, SealedRow,
-    Snapshot, TermsRow,
+    AuditRow, Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, OperationsDelta, OutboxRow, OutboxState,
+    PlaceRow, SealedRow, Snapshot, TermsRow,
 };
 pub use totals::Totals;
-pub use writer::{Ask, Collected, Writer, WriterStatus};
+pub use writer::{Ask, Collected, Errands, Writer, WriterStatus};

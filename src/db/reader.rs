@@ -9,8 +9,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::{self, BUSY_TIMEOUT};
-use super::rows::{DayRow, LastRun, PlaceRow, SealedRow, Snapshot};
-use super::{Error, baseline, load, operations};
+use super::rows::{DayRow, LastRun, OutboxRow, OutboxState, PlaceRow, SealedRow, Snapshot};
+use super::{Error, baseline, load, operations, outbox};
 use crate::id::Ino;
 use crate::quota::OperationCounts;
 
@@ -80,6 +80,16 @@ impl Reader {
     /// Months of which there are such counts, the oldest first.
     pub fn operation_months(&self, tenant: &str) -> Result<Vec<String>, Error> {
         self.read(|db| operations::months(db, tenant))
+    }
+
+    /// At most `count` notices for receivers, the newest first, behind this one; of one state, or all.
+    pub fn outbox(
+        &self,
+        state: Option<OutboxState>,
+        after: Option<(&str, &str)>,
+        count: u32,
+    ) -> Result<Vec<OutboxRow>, Error> {
+        self.read(|db| outbox::list(db, state, after, count))
     }
 
     /// What is known of a sealed file. A file of an older schema knows nothing.

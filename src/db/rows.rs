@@ -57,6 +57,61 @@ pub struct AuditRow {
     pub detail: String,
 }
 
+/// A notice for one receiver, on its way or there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutboxRow {
+    /// The same for all receivers of a notice, and for all attempts.
+    pub id: String,
+    /// Name of the receiver.
+    pub receiver: String,
+    /// When it was noticed, seconds since 1970.
+    pub created_s: u64,
+    /// `near_limit` and so on.
+    pub kind: String,
+    /// Of the account.
+    pub path: String,
+    /// All that is told, as JSON.
+    pub notice: String,
+    /// How often was tried.
+    pub attempts: u32,
+    /// When the next attempt is due, milliseconds since 1970.
+    pub next_ms: u64,
+    pub state: OutboxState,
+    /// When the state or the count of attempts changed, seconds since 1970.
+    pub changed_s: u64,
+    /// What the last failed attempt got for an answer.
+    pub last_error: Option<String>,
+}
+
+/// What became of a notice for one receiver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OutboxState {
+    /// To be tried, or tried again.
+    Pending,
+    /// The receiver has taken it.
+    Delivered,
+    /// Given up.
+    Dead,
+}
+
+impl OutboxState {
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::Dead];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// The state of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
 /// Directories and links of one instant.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Snapshot {
@@ -131,6 +186,8 @@ pub struct Batch {
     pub external: Vec<SavedExternal>,
     /// What people did, to be kept.
     pub audit: Vec<AuditRow>,
+    /// Notices of what changed `terms`. A row that is there stays as it is.
+    pub outbox: Vec<OutboxRow>,
     /// Rows of sealed files, to insert or to put in place of those with the same `ino`.
     pub sealed: Vec<SealedRow>,
     /// The same of places.

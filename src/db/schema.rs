@@ -132,6 +132,29 @@ ALTER TABLE storage_usage_log ADD COLUMN peak_files INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE storage_usage_log ADD COLUMN peak_size_bytes INTEGER NOT NULL DEFAULT 0;
 UPDATE storage_usage_log SET peak_files = total_files, peak_size_bytes = total_size_bytes;
 ",
+    // Notices on their way to receivers. Which soft limits and refusals were told of is no longer guessed from what is
+    // passed: a kill may come between.
+    "
+CREATE TABLE outbox (
+    id         TEXT NOT NULL,
+    receiver   TEXT NOT NULL,
+    created_s  INTEGER NOT NULL,
+    kind       TEXT NOT NULL,
+    path       TEXT NOT NULL,
+    notice     TEXT NOT NULL,
+    attempts   INTEGER NOT NULL,
+    next_ms    INTEGER NOT NULL,
+    state      TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead')),
+    changed_s  INTEGER NOT NULL,
+    last_error TEXT,
+    PRIMARY KEY (id, receiver)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outbox_by_next ON outbox (state, receiver, next_ms);
+ALTER TABLE terms ADD COLUMN bytes_over_told INTEGER;
+ALTER TABLE terms ADD COLUMN files_over_told INTEGER;
+ALTER TABLE terms ADD COLUMN refused TEXT NOT NULL DEFAULT '';
+UPDATE terms SET bytes_over_told = bytes_over_since, files_over_told = files_over_since;
+",
 ];
 
 /// Selects that fail when a table or a column is missing.
@@ -146,17 +169,19 @@ const PROBES: &[&str] = &[
     "SELECT ino, parent, name, key_id, mac FROM place LIMIT 0",
     "SELECT directory FROM unsaved LIMIT 0",
     "SELECT ino, generation, day, day_files, day_bytes, month_files, month_bytes,
-            bytes_over_since, files_over_since, warned FROM terms LIMIT 0",
+            bytes_over_since, files_over_since, warned, bytes_over_told, files_over_told, refused FROM terms LIMIT 0",
     "SELECT tenant_id, message_limit, bandwidth_limit_bytes, created_at, updated_at FROM quota_limits LIMIT 0",
     "SELECT id, tenant_id, period, quota_type, used, last_updated FROM quota_usage LIMIT 0",
     "SELECT month, tenant, reads, writes, creates, deletes, lists, stats, denied FROM operation_log LIMIT 0",
     "SELECT id, at, who, action, subject, detail FROM quota_audit LIMIT 0",
+    "SELECT id, receiver, created_s, kind, path, notice, attempts, next_ms, state, changed_s, last_error
+     FROM outbox LIMIT 0",
 ];
 
 /// The newest schema that this program knows.
-pub(super) const LATEST: i64 = 6;
+pub(super) const LATEST: i64 = 7;
 
-const _: () = assert!(MIGRATIONS.len() == 6 && LATEST == 6);
+const _: () = assert!(MIGRATIONS.len() == 7 && LATEST == 7);
 
 /// State of a file as its schema shows it.
 #[derive(PartialEq, Eq, Debug)]
@@ -202,4 +227,27 @@ pub(super) fn migrate(db: &mut Connection, version: i64) -> rusqlite::Result<()>
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_schema_5_had_passed_counts_as_told() {
+        let mut db = Connection::open_in_memory().unwrap();
+        for sql in &MIGRATIONS[..5] {
+            db.execute_batch(sql).unwrap();
+        }
+        db.execute_batch("INSERT INTO terms VALUES (2, 1, '2026-11-21', 0, 0, 0, 0, 77, NULL, 'bytes=80')")
+            .unwrap();
+        migrate(&mut db, 5).unwrap();
+        assert_eq!(inspect(&db).unwrap(), Schema::Known(LATEST));
+        let told = db.query_row(
+            "SELECT bytes_over_told, files_over_told, refused FROM terms",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        );
+        assert_eq!(told.unwrap(), (Some(77), None::<i64>, String::new()));
+    }
 }

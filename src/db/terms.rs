@@ -7,15 +7,15 @@ use rusqlite::{Connection, Error, params};
 use super::rows::TermsRow;
 use crate::id::Ino;
 use crate::period::CivilDate;
-use crate::quota::{SavedTerms, Warned};
+use crate::quota::{RefusalsTold, SavedTerms, Warned};
 use crate::units::Meters;
 
 pub(super) fn put(db: &Connection, rows: &[TermsRow]) -> rusqlite::Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT OR REPLACE INTO terms
              (ino, generation, day, day_files, day_bytes, month_files, month_bytes,
-              bytes_over_since, files_over_since, warned)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+              bytes_over_since, files_over_since, warned, bytes_over_told, files_over_told, refused)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     for TermsRow { ino, generation, saved } in rows {
         insert.execute(params![
@@ -29,6 +29,9 @@ pub(super) fn put(db: &Connection, rows: &[TermsRow]) -> rusqlite::Result<()> {
             saved.bytes_over_since_s,
             saved.files_over_since_s,
             saved.warned.to_string(),
+            saved.bytes_over_told_s,
+            saved.files_over_told_s,
+            saved.refusals.to_string(),
         ])?;
     }
     Ok(())
@@ -45,7 +48,7 @@ pub(super) fn remove(db: &Connection, inos: &[Ino]) -> rusqlite::Result<()> {
 pub(super) fn all(db: &Connection) -> rusqlite::Result<Vec<TermsRow>> {
     db.prepare(
         "SELECT ino, generation, day, day_files, day_bytes, month_files, month_bytes,
-                bytes_over_since, files_over_since, warned
+                bytes_over_since, files_over_since, warned, bytes_over_told, files_over_told, refused
          FROM terms ORDER BY ino",
     )?
     .query_map([], |row| {
@@ -59,7 +62,7 @@ pub(super) fn all(db: &Connection) -> rusqlite::Result<Vec<TermsRow>> {
         };
         let day: String = row.get(2)?;
         let no_day = || Error::FromSqlConversionFailure(2, Type::Text, format!("'{day}' is no day").into());
-        let warned: String = row.get(9)?;
+        let (warned, refused): (String, String) = (row.get(9)?, row.get(12)?);
         Ok(TermsRow {
             ino: Ino(number(0)?),
             generation: row.get(1)?,
@@ -70,6 +73,9 @@ pub(super) fn all(db: &Connection) -> rusqlite::Result<Vec<TermsRow>> {
                 bytes_over_since_s: row.get(7)?,
                 files_over_since_s: row.get(8)?,
                 warned: Warned::parse(&warned),
+                bytes_over_told_s: row.get(10)?,
+                files_over_told_s: row.get(11)?,
+                refusals: RefusalsTold::parse(&refused),
             },
         })
     })?

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded};
 use parking_lot::Mutex;
 
 use super::rows::Batch;
@@ -22,6 +22,23 @@ const PACE: Duration = Duration::from_secs(1);
 const PACE_FAILING_MAX: Duration = Duration::from_secs(32);
 const FAILURES_DOUBLED_MAX: u32 = 5;
 const _: () = assert!(PACE.as_secs() << FAILURES_DOUBLED_MAX == PACE_FAILING_MAX.as_secs());
+
+/// Errands that wait at a time; whoever brings more is sent away.
+const ERRANDS_MAX: usize = 64;
+
+type Errand = Box<dyn FnOnce(&mut Database) + Send>;
+
+/// Single transactions for the thread that writes, between two write-backs.
+#[derive(Clone)]
+pub struct Errands(Sender<Errand>);
+
+impl Errands {
+    /// Hands one over, and never waits. False when it will not be run. It is dropped without being run while the database
+    /// is gone.
+    pub fn hand_over(&self, errand: impl FnOnce(&mut Database) + Send + 'static) -> bool {
+        self.0.try_send(Box::new(errand)).is_ok()
+    }
+}
 
 /// What the writer wants to have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +81,7 @@ impl WriterStatus {
 /// answer.
 pub struct Writer {
     poke: Sender<()>,
+    errands: Errands,
     /// Nothing is ever sent: letting go of it is the message.
     stop: Option<Sender<()>>,
     status: Arc<Mutex<WriterStatus>>,
@@ -88,6 +106,7 @@ impl Writer {
         now: impl Fn() -> Duration + Send + 'static,
     ) -> io::Result<Self> {
         let (poke, poked) = bounded(1);
+        let (errands, brought) = bounded(ERRANDS_MAX);
         let (stop, stopped) = bounded(0);
         let mut work = WriteBack::new(database, first, source, now);
         if work.is_wanted() {
@@ -95,11 +114,17 @@ impl Writer {
             let _ = work.attempt();
         }
         let status = Arc::clone(&work.status);
-        let thread = thread::Builder::new()
-            .name("db-writer".to_owned())
-            .spawn(move || run(work, &poked, &stopped))?;
+        let thread = thread::Builder::new().name("db-writer".to_owned()).spawn(move || {
+            let calls = Calls {
+                poked,
+                brought,
+                stopped,
+            };
+            run(work, &calls)
+        })?;
         Ok(Self {
             poke,
+            errands: Errands(errands),
             stop: Some(stop),
             status,
             thread: Some(thread),
@@ -110,6 +135,11 @@ impl Writer {
     pub fn poke(&self) {
         // Full means that a poke is waiting already; closed, that the thread is gone.
         let _ = self.poke.try_send(());
+    }
+
+    /// For whoever has single transactions to be written.
+    pub fn errands(&self) -> Errands {
+        self.errands.clone()
     }
 
     pub fn status(&self) -> WriterStatus {
@@ -142,16 +172,23 @@ impl Drop for Writer {
     }
 }
 
-fn run<S, N>(mut work: WriteBack<S, N>, poked: &Receiver<()>, stopped: &Receiver<()>) -> Stopped
+/// What the thread waits for. The writer's handle holds a sender of each until the thread has ended.
+struct Calls {
+    poked: Receiver<()>,
+    brought: Receiver<Errand>,
+    stopped: Receiver<()>,
+}
+
+fn run<S, N>(mut work: WriteBack<S, N>, calls: &Calls) -> Stopped
 where
     S: FnMut(Ask) -> Collected,
     N: Fn() -> Duration,
 {
-    while work.is_wanted() || select_poke(poked, stopped) {
+    while work.is_wanted() || calls.wait_for_poke(&mut work.database) {
         // The error is in the status and in the log.
         let _ = work.attempt();
         // A poke that comes meanwhile stays in the channel and counts afterwards.
-        if stopped.recv_timeout(work.pause()) == Err(RecvTimeoutError::Disconnected) {
+        if !calls.rest(work.pause(), &mut work.database) {
             break;
         }
     }
@@ -159,11 +196,35 @@ where
     (work.database, last)
 }
 
-/// Waits for a poke (true) or the end (false).
-fn select_poke(poked: &Receiver<()>, stopped: &Receiver<()>) -> bool {
-    crossbeam_channel::select_biased! {
-        recv(stopped) -> _ => false,
-        recv(poked) -> message => message.is_ok(),
+impl Calls {
+    /// Waits for a poke (true) or the end (false), and runs errands meanwhile.
+    fn wait_for_poke(&self, database: &mut Database) -> bool {
+        loop {
+            crossbeam_channel::select_biased! {
+                recv(self.stopped) -> _ => return false,
+                recv(self.brought) -> errand => run_errand(errand.ok(), database),
+                recv(self.poked) -> message => return message.is_ok(),
+            }
+        }
+    }
+
+    /// Lets so much time pass (true) unless the end comes (false), and runs errands meanwhile.
+    fn rest(&self, pause: Duration, database: &mut Database) -> bool {
+        let over = after(pause);
+        loop {
+            crossbeam_channel::select_biased! {
+                recv(self.stopped) -> _ => return false,
+                recv(over) -> _ => return true,
+                recv(self.brought) -> errand => run_errand(errand.ok(), database),
+            }
+        }
+    }
+}
+
+/// A file that is gone takes none: what is written there reaches nobody.
+fn run_errand(errand: Option<Errand>, database: &mut Database) {
+    if let Some(errand) = errand.filter(|_| !database.is_gone()) {
+        errand(database);
     }
 }
 

@@ -246,6 +246,7 @@ impl FileSystem {
         self.refusals.note(refusal, self.clock.monotonic(), self.clock.now());
         if let Some(account) = self.ledger.account(refusal.account) {
             self.ledger.count_operation(&account, OperationKind::Denied);
+            self.ledger.note_refusal(&account, refusal);
         }
         Errno(refusal.errno())
     }

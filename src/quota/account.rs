@@ -7,7 +7,8 @@
 use super::limits::{AtomicLimits, Limits, Meter, Reason, UNLIMITED};
 use super::operations::{OperationCounts, OperationKind};
 use super::overrides::LimitOverrides;
-use super::terms::{Ceiling, PeriodUsage, SavedTerms, Terms};
+use super::terms::{Ceiling, PeriodUsage, Terms};
+use super::told::{Noted, TakenTerms};
 use crate::id::Ino;
 use crate::units::Meters;
 use parking_lot::RwLock;
@@ -222,20 +223,20 @@ impl Account {
         self.terms()?.grace_ends_s(meter)
     }
 
-    /// What is to be saved beside the counters, if it changed since the last call.
-    pub fn take_changed_terms(&self) -> Option<SavedTerms> {
+    /// What is to be saved beside the counters, if it changed since the last call, with the events that changed it.
+    pub fn take_changed_terms(&self) -> Option<TakenTerms> {
         self.terms()?.take_changed()
     }
 
     /// The same whether or not it changed.
-    pub fn saved_terms(&self) -> Option<SavedTerms> {
-        Some(self.terms()?.saved())
+    pub fn take_terms(&self) -> Option<TakenTerms> {
+        Some(self.terms()?.take())
     }
 
     /// What was taken could not be saved.
-    pub fn terms_not_saved(&self) {
+    pub fn terms_not_saved(&self, noted: Vec<Noted>) {
         if let Some(terms) = self.terms() {
-            terms.not_saved();
+            terms.not_saved(noted);
         }
     }
 

@@ -133,7 +133,7 @@ impl External {
             Entry::Occupied(known) => Arc::clone(known.get()),
             Entry::Vacant(vacant) => {
                 let tenant = self.make(self.defaults);
-                tenant.terms.not_saved();
+                tenant.terms.not_saved(Vec::new());
                 Arc::clone(&vacant.insert(tenant))
             }
         })
@@ -208,7 +208,7 @@ impl External {
         let mut limits = tenant.turn.lock();
         *limits = change(*limits);
         tenant.terms.set_limits(terms_of(*limits));
-        tenant.terms.not_saved();
+        tenant.terms.not_saved(Vec::new());
         Ok(())
     }
 
@@ -269,12 +269,13 @@ impl External {
     pub fn take(&self, everything: bool) -> Vec<SavedExternal> {
         let mut taken = Vec::new();
         for entry in &self.tenants {
-            let changed = entry.terms.take_changed();
+            // Nobody is told of them.
+            let changed = entry.terms.take_changed().map(|taken| taken.saved);
             if changed.is_some() || everything {
                 taken.push(SavedExternal {
                     tenant: entry.key().clone(),
                     limits: *entry.turn.lock(),
-                    counters: changed.unwrap_or_else(|| entry.terms.saved()),
+                    counters: changed.unwrap_or_else(|| entry.terms.take().saved),
                 });
             }
         }
@@ -285,7 +286,7 @@ impl External {
     pub fn not_saved(&self, taken: &[SavedExternal]) {
         for saved in taken {
             if let Some(tenant) = self.tenants.get(&saved.tenant) {
-                tenant.terms.not_saved();
+                tenant.terms.not_saved(Vec::new());
             }
         }
     }

@@ -6,7 +6,8 @@
 //! is set right again must not end a month. What is promised to operations under way counts in whichever period it
 //! comes to be, so both keep their limits. Changed under the admission lock; the lock in here is for readers.
 
-use super::limits::{Limits, Meter, Reason, UNLIMITED};
+use super::limits::{Limits, Meter, Reason, Refusal, UNLIMITED};
+use super::told::{Noted, RefusalsTold, TakenTerms, Waiting};
 use super::warnings::{EventKind, Steps, Warned};
 use crate::period::{CivilDate, Zone};
 use crate::units::Meters;
@@ -32,6 +33,12 @@ pub struct SavedTerms {
     pub files_over_since_s: Option<i64>,
     /// Warnings that were given and not taken back.
     pub warned: Warned,
+    /// The passing of the soft limit of bytes that was told of; it may be later than `bytes_over_since_s`.
+    pub bytes_over_told_s: Option<i64>,
+    /// The same of files.
+    pub files_over_told_s: Option<i64>,
+    /// Refusals that were told of.
+    pub refusals: RefusalsTold,
 }
 
 /// What a period has used, and until when.
@@ -103,8 +110,11 @@ struct State {
     bytes_over_since_s: Option<i64>,
     files_over_since_s: Option<i64>,
     warned: Warned,
-    /// Whether a passed soft limit was told of, by meter: bytes, files.
-    over_told: [bool; 2],
+    /// Since when the soft limit was passed that was told of, by meter: bytes, files.
+    over_told_s: [Option<i64>; 2],
+    refusals: RefusalsTold,
+    /// Events that are not saved.
+    waiting: Waiting,
     /// Something here is not saved.
     changed: bool,
 }
@@ -126,7 +136,9 @@ impl Terms {
             bytes_over_since_s: None,
             files_over_since_s: None,
             warned: Warned::default(),
-            over_told: [false; 2],
+            over_told_s: [None; 2],
+            refusals: RefusalsTold::default(),
+            waiting: Waiting::default(),
             changed: false,
         };
         state.find_ends();
@@ -244,12 +256,15 @@ impl Terms {
             let used = meter.of(total);
             state.watch_soft(meter, used, now_s);
             let over_since_s = state.over_since(meter);
-            if std::mem::replace(&mut state.over_told[at], over_since_s.is_some()) != over_since_s.is_some() {
-                events.push(state.soft_event(meter, used, over_since_s));
+            let told_s = state.over_told_s[at];
+            if told_s.is_some() != over_since_s.is_some() {
+                events.push(state.soft_event(meter, used, over_since_s, told_s));
+                state.over_told_s[at] = over_since_s;
+                state.changed = true;
             }
         }
         let state = &mut *state;
-        let warned_before = state.warned.clone();
+        let (warned_before, refusals_before) = (state.warned.clone(), state.refusals.clone());
         for meter in Meter::ALL {
             let limit = match meter {
                 Meter::Bytes => limits.bytes.or(limits.soft_bytes),
@@ -262,9 +277,40 @@ impl Terms {
                 meter.of(total)
             };
             events.extend(state.warned.crossing(meter, used, limit, &state.steps));
+            let hard = limits.get(meter.hard_limit());
+            let in_force = [hard, state.soft_in_force(meter, now_s)].into_iter().flatten().min();
+            state.refusals.watch(meter, used, in_force);
         }
-        state.changed |= state.warned != warned_before;
+        for kind in &events {
+            state.waiting.note(*kind, now_s);
+        }
+        state.changed |= !events.is_empty() || state.warned != warned_before || state.refusals != refusals_before;
         events
+    }
+
+    /// Takes note of a refusal, unless its burst was told of already.
+    pub(super) fn note_refusal(&self, refusal: &Refusal, now_s: i64) {
+        let mut state = self.state.lock();
+        let Refusal {
+            meter,
+            reason,
+            used,
+            limit,
+            wanted,
+            ..
+        } = *refusal;
+        if !state.refusals.is_news(meter, used, limit, now_s) {
+            return;
+        }
+        let kind = EventKind::Refused {
+            meter,
+            reason,
+            used,
+            limit,
+            wanted,
+        };
+        state.waiting.note(kind, now_s);
+        state.changed = true;
     }
 
     /// What the period has used. The day may be over, if nothing has happened since.
@@ -308,19 +354,24 @@ impl Terms {
         self.state.lock().changed
     }
 
-    /// What changed since the last call.
-    pub(super) fn take_changed(&self) -> Option<SavedTerms> {
+    /// What changed since the last call, with the events that changed it.
+    pub(super) fn take_changed(&self) -> Option<TakenTerms> {
         let mut state = self.state.lock();
-        std::mem::take(&mut state.changed).then(|| state.saved())
+        std::mem::take(&mut state.changed).then(|| state.take())
+    }
+
+    /// The same whether or not it changed.
+    pub(super) fn take(&self) -> TakenTerms {
+        let mut state = self.state.lock();
+        state.changed = false;
+        state.take()
     }
 
     /// What was taken could not be saved.
-    pub(super) fn not_saved(&self) {
-        self.state.lock().changed = true;
-    }
-
-    pub(super) fn saved(&self) -> SavedTerms {
-        self.state.lock().saved()
+    pub(super) fn not_saved(&self, noted: Vec<Noted>) {
+        let mut state = self.state.lock();
+        state.waiting.give_back(noted);
+        state.changed = true;
     }
 
     /// Takes over what was saved. A day that is over by now ends at once, however long ago it was.
@@ -331,7 +382,8 @@ impl Terms {
         state.bytes_over_since_s = saved.bytes_over_since_s;
         state.files_over_since_s = saved.files_over_since_s;
         state.warned = saved.warned.clone();
-        state.over_told = [saved.bytes_over_since_s.is_some(), saved.files_over_since_s.is_some()];
+        state.over_told_s = [saved.bytes_over_told_s, saved.files_over_told_s];
+        state.refusals = saved.refusals.clone();
         let here = state.zone.date_at(now_s);
         if state.rolls && here > state.day {
             state.enter(here);
@@ -423,7 +475,7 @@ impl State {
         self.changed = true;
     }
 
-    fn soft_event(&self, meter: Meter, used: u64, over_since_s: Option<i64>) -> EventKind {
+    fn soft_event(&self, meter: Meter, used: u64, over_since_s: Option<i64>, told_s: Option<i64>) -> EventKind {
         match over_since_s {
             Some(since_s) => EventKind::OverSoft {
                 meter,
@@ -434,7 +486,11 @@ impl State {
                     .grace_s
                     .map(|grace_s| since_s.saturating_add_unsigned(grace_s)),
             },
-            None => EventKind::BelowSoft { meter, used },
+            None => EventKind::BelowSoft {
+                meter,
+                used,
+                since_s: told_s.unwrap_or_default(),
+            },
         }
     }
 
@@ -445,6 +501,13 @@ impl State {
         (now_s >= ends_s).then_some(soft)
     }
 
+    fn take(&mut self) -> TakenTerms {
+        TakenTerms {
+            saved: self.saved(),
+            noted: self.waiting.take(),
+        }
+    }
+
     fn saved(&self) -> SavedTerms {
         SavedTerms {
             day: self.day,
@@ -453,6 +516,9 @@ impl State {
             bytes_over_since_s: self.bytes_over_since_s,
             files_over_since_s: self.files_over_since_s,
             warned: self.warned.clone(),
+            bytes_over_told_s: self.over_told_s[0],
+            files_over_told_s: self.over_told_s[1],
+            refusals: self.refusals.clone(),
         }
     }
 }

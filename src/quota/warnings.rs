@@ -1,7 +1,7 @@
 //! Warnings before a limit refuses: one for each step that usage passes on its way up, given again only after usage
 //! has fallen well below it.
 
-use super::limits::Meter;
+use super::limits::{Meter, Reason};
 use std::fmt;
 
 /// A warning may be given again once usage has fallen this many points below its step.
@@ -157,6 +157,21 @@ pub enum EventKind {
         meter: Meter,
         /// What is used.
         used: u64,
+        /// Since when it was passed, seconds since 1970.
+        since_s: i64,
+    },
+    /// A limit refuses requests. Told once for a burst.
+    Refused {
+        /// Of what.
+        meter: Meter,
+        /// Which kind of limit.
+        reason: Reason,
+        /// What is used.
+        used: u64,
+        /// The limit.
+        limit: u64,
+        /// What was asked for on top.
+        wanted: u64,
     },
     /// The clock has gone ahead by more than a day, and that counts from now on.
     Leapt {

@@ -3,7 +3,7 @@
 use super::account::Account;
 use super::gate::NO_SLOT;
 use super::ledger::Ledger;
-use super::limits::Limits;
+use super::limits::{Limits, Refusal};
 use super::terms::{SavedTerms, Terms};
 use super::warnings::{EventKind, Steps};
 use crate::period::Zone;
@@ -81,7 +81,8 @@ impl Ledger {
         self.watched.iter().map(|entry| Arc::clone(&entry)).collect()
     }
 
-    /// Lets time pass for all of them. To be called about once a second, also while nothing happens.
+    /// Lets time pass for all of them. To be called about once a second, also while nothing happens. The events are for
+    /// the log; they wait in their accounts to be saved.
     pub fn tick(&self) -> Vec<Event> {
         let (now_s, monotonic) = (self.now_s(), self.clock.monotonic());
         let mut events = Vec::new();
@@ -109,6 +110,14 @@ impl Ledger {
         let _gate = self.lock();
         if let Some(terms) = account.terms() {
             terms.load(saved, self.now_s());
+        }
+    }
+
+    /// Lets somebody hear of a refusal by the account, once for a burst.
+    pub fn note_refusal(&self, account: &Account, refusal: &Refusal) {
+        let _gate = self.lock();
+        if let Some(terms) = account.terms() {
+            terms.note_refusal(refusal, self.now_s());
         }
     }
 

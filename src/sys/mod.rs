@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod allocator;
+pub mod file_context;
 pub mod file_handle;
 pub mod groups;
 pub mod limits;

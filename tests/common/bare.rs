@@ -213,8 +213,13 @@ impl Bare {
     /// One write-back to the database.
     #[track_caller]
     pub fn save(&mut self) {
-        let opened = self.opened.as_mut().expect("in use");
-        opened.save().unwrap_or_else(|e| panic!("cannot write back: {e}"));
+        self.try_save().unwrap_or_else(|e| panic!("cannot write back: {e}"));
+    }
+
+    /// The same, where it may fail.
+    #[track_caller]
+    pub fn try_save(&mut self) -> Result<(), tallyfs::db::Error> {
+        self.opened.as_mut().expect("in use").save()
     }
 }
 

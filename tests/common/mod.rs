@@ -28,6 +28,7 @@ pub mod command;
 pub mod damage;
 pub mod env;
 pub mod http;
+pub mod http_receiver;
 pub mod load;
 pub mod mount;
 pub mod rng;

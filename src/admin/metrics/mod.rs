@@ -1,9 +1,10 @@
-//! Figures for Prometheus, taken when they are asked for. All names stand in `accounts` and `daemon`; units are the base
+//! Figures for Prometheus, taken when they are asked for. All names stand in `accounts`, `daemon` and `notices`; units are the base
 //! ones (bytes, seconds, shares of 1), and a name that was published stays.
 
 mod accounts;
 mod daemon;
 mod form;
+mod notices;
 mod samples;
 
 use std::sync::Arc;
@@ -57,5 +58,6 @@ fn registry(services: &Arc<Services>) -> Registry {
     let ours = registry.sub_registry_with_prefix("tallyfs");
     accounts::put(services, ours);
     daemon::put(services, ours);
+    notices::put(services, ours);
     registry
 }

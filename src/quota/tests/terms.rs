@@ -247,7 +247,7 @@ fn an_empty_file_that_goes_in_its_period_gives_its_count_back() {
 fn what_is_saved_goes_on_after_a_restart_and_a_day_that_is_over_does_not() {
     let world = World::with(SATURDAY_S, per_day(1000));
     world.grow(600).unwrap();
-    let saved = world.acme.take_changed_terms().unwrap();
+    let saved = world.acme.take_changed_terms().unwrap().saved;
     assert_eq!(world.acme.take_changed_terms(), None);
     let same_day = World::with(SATURDAY_S + 7, per_day(1000));
     same_day.ledger.load_terms(&same_day.acme, &saved);
@@ -326,9 +326,65 @@ fn a_soft_limit_may_be_passed_for_its_grace_and_then_refuses_until_usage_is_belo
         world.tick(),
         [EventKind::BelowSoft {
             meter: Meter::Bytes,
-            used: 500
+            used: 500,
+            since_s: SATURDAY_S
         }]
     );
+}
+
+#[test]
+fn what_is_told_is_saved_with_the_state_that_led_to_it_or_not_at_all() {
+    let world = World::with(SATURDAY_S, soft(1000, Some(100)));
+    world.grow(1001).unwrap();
+    world.grow(1).unwrap();
+    // The second request has seen usage above the limit, and nobody has been told.
+    let seen = world.acme.take_changed_terms().unwrap();
+    assert_eq!(seen.saved.bytes_over_since_s, Some(SATURDAY_S));
+    assert_eq!(seen.noted, []);
+    let killed = World::with(SATURDAY_S + 5, soft(1000, Some(100)));
+    killed.ledger.charge_forced(&killed.acme, Meters::of_bytes(1001));
+    killed.ledger.load_terms(&killed.acme, &seen.saved);
+    assert!(matches!(killed.tick()[..], [EventKind::OverSoft { .. }, ..]));
+    let told = world.tick();
+    let taken = world.acme.take_changed_terms().unwrap();
+    let kinds = |noted: &[Noted]| noted.iter().map(|noted| noted.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(&taken.noted), told);
+    assert_eq!(taken.saved.bytes_over_told_s, Some(SATURDAY_S));
+    assert!(world.acme.take_terms().unwrap().noted.is_empty(), "once");
+    world.acme.terms_not_saved(taken.noted);
+    assert_eq!(kinds(&world.acme.take_changed_terms().unwrap().noted), told);
+}
+
+#[test]
+fn a_burst_of_refusals_is_told_once_also_over_a_restart() {
+    let limits = Limits {
+        bytes: Some(1000),
+        ..Limits::NONE
+    };
+    let world = World::with(SATURDAY_S, limits);
+    world.grow(1000).unwrap();
+    world.tick();
+    let refuse = |world: &World| {
+        let refusal = world.grow(1).unwrap_err();
+        world.ledger.note_refusal(&world.acme, &refusal);
+        let noted = world.acme.take_terms().unwrap().noted;
+        noted
+            .into_iter()
+            .filter(|noted| matches!(noted.kind, EventKind::Refused { .. }))
+            .count()
+    };
+    assert_eq!([refuse(&world), refuse(&world)], [1, 0]);
+    let again = World::with(SATURDAY_S + 60, limits);
+    again.ledger.charge_forced(&again.acme, Meters::of_bytes(1000));
+    again
+        .ledger
+        .load_terms(&again.acme, &world.acme.take_terms().unwrap().saved);
+    assert_eq!(refuse(&again), 0);
+    again.tick();
+    again.ledger.uncharge(&again.acme, Meters::of_bytes(100));
+    again.tick();
+    again.grow(100).unwrap();
+    assert_eq!(refuse(&again), 1, "usage had fallen");
 }
 
 #[test]
@@ -357,7 +413,9 @@ fn q24_grace_is_each_accounts_own_and_survives_a_restart() {
     assert_eq!(other.grace_ends_s(Meter::Bytes), Some(SATURDAY_S + 160));
     let again = World::with(SATURDAY_S + 90, soft(1000, Some(100)));
     again.ledger.charge_forced(&again.acme, Meters::of_bytes(1001));
-    again.ledger.load_terms(&again.acme, &world.acme.saved_terms().unwrap());
+    again
+        .ledger
+        .load_terms(&again.acme, &world.acme.take_terms().unwrap().saved);
     assert_eq!(again.tick(), [], "told before");
     again.grow(1).unwrap();
     again.set_time(SATURDAY_S + 100);
@@ -384,7 +442,9 @@ fn one_warning_per_crossing_also_over_a_restart() {
     assert_eq!(world.tick(), []);
     let again = World::with(SATURDAY_S, limits);
     again.ledger.charge_forced(&again.acme, Meters::of_bytes(900));
-    again.ledger.load_terms(&again.acme, &world.acme.saved_terms().unwrap());
+    again
+        .ledger
+        .load_terms(&again.acme, &world.acme.take_terms().unwrap().saved);
     assert_eq!(again.tick(), []);
     again.ledger.uncharge(&again.acme, Meters::of_bytes(200));
     assert_eq!(again.tick(), []);

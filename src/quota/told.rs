@@ -1,0 +1,205 @@
+//! What somebody should hear of an account, kept until it is saved together with the state that led to it. So a kill
+//! before the save lets it be noticed again, and one after it finds it saved: each is told once.
+
+use super::limits::Meter;
+use super::terms::SavedTerms;
+use super::warnings::EventKind;
+use std::fmt;
+
+/// More events of one account than this are dropped, the oldest first, while nothing can be saved.
+const WAITING_MAX: usize = 64;
+/// A refusal that goes on is told again after this time.
+const REFUSED_AGAIN_S: i64 = 3600;
+/// Usage that has fallen this many points below the limit ends a burst of refusals.
+const REFUSED_ENDS_BELOW: u64 = 5;
+
+/// An event, and when it was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Noted {
+    /// Seconds since 1970.
+    pub at_s: i64,
+    /// Counts the account's events since the start: no two have the same.
+    pub number: u64,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What is to be saved of an account beside its counters, of one instant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TakenTerms {
+    /// The state.
+    pub saved: SavedTerms,
+    /// What happened since the last time that was saved. It goes into the same transaction.
+    pub noted: Vec<Noted>,
+}
+
+/// Events that are not saved.
+#[derive(Default, Debug)]
+pub(super) struct Waiting {
+    events: Vec<Noted>,
+    count: u64,
+}
+
+impl Waiting {
+    pub(super) fn note(&mut self, kind: EventKind, at_s: i64) {
+        self.count += 1;
+        let number = self.count;
+        self.events.push(Noted { at_s, number, kind });
+        self.shorten();
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Noted> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// What was taken could not be saved, and is older than what came meanwhile.
+    pub(super) fn give_back(&mut self, mut taken: Vec<Noted>) {
+        taken.append(&mut self.events);
+        self.events = taken;
+        self.shorten();
+    }
+
+    fn shorten(&mut self) {
+        let surplus = self.events.len().saturating_sub(WAITING_MAX);
+        if surplus > 0 {
+            log::warn!("{surplus} notices of an account are dropped: the database has taken none for too long");
+            self.events.drain(..surplus);
+        }
+    }
+}
+
+/// When refusals were told of, by meter: once for a burst, which ends when usage has fallen well below the limit or
+/// an hour has passed.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct RefusalsTold {
+    at_s: [Option<i64>; Meter::ALL.len()],
+    /// Usage was near the limit since: then a fall ends the burst. One large request may be refused far below it.
+    was_near: [bool; Meter::ALL.len()],
+}
+
+fn is_near(used: u64, limit: u64) -> bool {
+    u128::from(used) * 100 >= u128::from(limit) * u128::from(100 - REFUSED_ENDS_BELOW)
+}
+
+impl RefusalsTold {
+    /// Whether a refusal begins a burst; from then on it has.
+    pub(super) fn is_news(&mut self, meter: Meter, used: u64, limit: u64, now_s: i64) -> bool {
+        let (told, was_near) = (&mut self.at_s[meter as usize], &mut self.was_near[meter as usize]);
+        // A time that is yet to come was told before the clock was set back.
+        let is_news = told.is_none_or(|told_s| !(0..REFUSED_AGAIN_S).contains(&now_s.saturating_sub(told_s)));
+        if is_news {
+            *told = Some(now_s);
+            *was_near = false;
+        }
+        *was_near |= is_near(used, limit);
+        is_news
+    }
+
+    /// Ends a burst when usage has fallen, or the limit is gone.
+    pub(super) fn watch(&mut self, meter: Meter, used: u64, limit: Option<u64>) {
+        let (told, was_near) = (&mut self.at_s[meter as usize], &mut self.was_near[meter as usize]);
+        match limit {
+            _ if told.is_none() => {}
+            Some(limit) if is_near(used, limit) => *was_near = true,
+            Some(_) if !*was_near => {}
+            Some(_) | None => (*told, *was_near) = (None, false),
+        }
+    }
+
+    /// Reads what [`RefusalsTold`] displays: `bytes=1795237260`. What is not known is left out.
+    pub fn parse(text: &str) -> Self {
+        let mut told = Self::default();
+        for word in text.split_ascii_whitespace() {
+            let read = word
+                .split_once('=')
+                .and_then(|(key, at_s)| Some((Meter::named(key)?, at_s.parse().ok()?)));
+            if let Some((meter, at_s)) = read {
+                told.at_s[meter as usize] = Some(at_s);
+            }
+        }
+        told
+    }
+}
+
+impl fmt::Display for RefusalsTold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut gap = "";
+        for meter in Meter::ALL {
+            if let Some(at_s) = self.at_s[meter as usize] {
+                write!(f, "{gap}{}={at_s}", meter.key())?;
+                gap = " ";
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_refusals_is_told_once_until_usage_has_fallen_or_an_hour_has_passed() {
+        let mut told = RefusalsTold::default();
+        let meter = Meter::Bytes;
+        assert!(told.is_news(meter, 1000, 1000, 100));
+        assert!(!told.is_news(meter, 1000, 1000, 101));
+        assert!(
+            told.is_news(Meter::DayFiles, 10, 10, 101),
+            "another meter is another burst"
+        );
+        told.watch(meter, 951, Some(1000));
+        assert!(!told.is_news(meter, 1000, 1000, 102));
+        told.watch(meter, 949, Some(1000));
+        assert!(told.is_news(meter, 1000, 1000, 103), "usage had fallen");
+        assert!(!told.is_news(meter, 1000, 1000, 3702));
+        assert!(told.is_news(meter, 1000, 1000, 3703), "an hour has passed");
+        assert!(told.is_news(meter, 1000, 1000, 50), "the clock was set back");
+        told.watch(meter, 1000, None);
+        assert!(told.is_news(meter, 1000, 1000, 51), "that limit was gone");
+    }
+
+    #[test]
+    fn a_large_request_that_is_refused_far_below_the_limit_is_told_once_an_hour() {
+        let mut told = RefusalsTold::default();
+        assert!(told.is_news(Meter::Bytes, 100, 1000, 0));
+        told.watch(Meter::Bytes, 100, Some(1000));
+        assert!(!told.is_news(Meter::Bytes, 100, 1000, 3599));
+        assert!(told.is_news(Meter::Bytes, 100, 1000, 3600));
+        told.watch(Meter::Bytes, 990, Some(1000));
+        told.watch(Meter::Bytes, 100, Some(1000));
+        assert!(told.is_news(Meter::Bytes, 100, 1000, 3601));
+    }
+
+    #[test]
+    fn what_was_told_outlives_a_restart() {
+        let mut told = RefusalsTold::default();
+        told.is_news(Meter::Bytes, 10, 10, 100);
+        told.is_news(Meter::MonthBytes, 10, 10, 200);
+        assert_eq!(told.to_string(), "bytes=100 month.bytes=200");
+        let mut again = RefusalsTold::parse(&told.to_string());
+        assert_eq!(again.to_string(), told.to_string());
+        assert!(!again.is_news(Meter::Bytes, 10, 10, 101));
+        again.watch(Meter::MonthBytes, 10, Some(10));
+        again.watch(Meter::MonthBytes, 0, Some(10));
+        assert!(again.is_news(Meter::MonthBytes, 10, 10, 201));
+    }
+
+    #[test]
+    fn what_could_not_be_saved_comes_first_the_next_time_and_is_bounded() {
+        let mut waiting = Waiting::default();
+        let leap = |days| EventKind::Leapt { days };
+        waiting.note(leap(2), 1);
+        let taken = waiting.take();
+        waiting.note(leap(3), 2);
+        waiting.give_back(taken);
+        let days = |noted: &[Noted]| noted.iter().map(|noted| (noted.number, noted.at_s)).collect::<Vec<_>>();
+        assert_eq!(days(&waiting.take()), [(1, 1), (2, 2)]);
+        assert!(waiting.take().is_empty());
+        for at_s in 0..100 {
+            waiting.note(leap(2), at_s);
+        }
+        let kept = waiting.take();
+        assert_eq!((kept.len(), kept[0].at_s), (WAITING_MAX, 36));
+    }
+}
