@@ -14,7 +14,7 @@ use crate::db::AuditRow;
 use crate::quota::{Account, Bound, LimitUnit};
 
 /// Entries of one answer at most.
-const PAGE_MAX: usize = 1000;
+pub const PAGE_MAX: usize = 1000;
 
 /// A body as JSON; what is wrong with it is a problem document.
 #[derive(FromRequest)]

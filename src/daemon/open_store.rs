@@ -115,8 +115,8 @@ impl OpenStore {
         let begun = clock.monotonic();
         let administrators = config.access.administrators.as_deref().map(group).transpose()?;
         let descriptors = Descriptors::of_this_process();
-        let tree = open_tree(&paths.data(), descriptors.directories, access_times);
-        let tree = Arc::new(tree.map_err(DaemonError::Data)?);
+        let tree = open_tree(&paths.data(), descriptors.directories, access_times).map_err(DaemonError::Data)?;
+        let tree = Arc::new(tree);
         let Started {
             database,
             ledger,
@@ -132,7 +132,7 @@ impl OpenStore {
         let ring = Arc::new(ring);
         let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
         let known = Arc::new(Known::new(database.path(), ring.clone()));
-        let fs = FileSystem::new(crate::fs::Parts {
+        let parts = crate::fs::Parts {
             tree,
             ledger,
             links,
@@ -145,19 +145,17 @@ impl OpenStore {
             unsealed_files_max: descriptors.unsealed_files,
             daemon: this_process(),
             administrators,
-        });
-        let fs = Arc::new(fs.map_err(DaemonError::Data)?);
+        };
+        let fs = Arc::new(FileSystem::new(parts).map_err(DaemonError::Data)?);
         fs.place_all();
         load_terms(fs.ledger(), &terms);
         let mut recovered = adopt(&fs, &unclean, way);
         recovered.took = clock.monotonic().saturating_sub(begun);
-        for &directory in &unsaved {
-            fs.forget_emptied(directory);
-        }
+        unsaved.iter().for_each(|&directory| fs.forget_emptied(directory));
         let books = books(&config, &saved_external, &clock);
         let board = Arc::new(Board::new(&config.alerts));
-        let source = WriteBack::new(&fs, &dirty, &clock, key, &books, &board);
         let mut opened = Self {
+            source: WriteBack::new(&fs, &dirty, &clock, key, &books, &board),
             fs,
             dirty,
             books,
@@ -165,7 +163,6 @@ impl OpenStore {
             administrators,
             clock,
             database,
-            source,
             unsaved,
             recovered,
             ask: first_ask,
