@@ -70,3 +70,30 @@ fn hashing_and_looking_leave_the_access_time_and_reading_moves_it() {
     assert!(accessed() > past, "reading moves it");
     bare.fs().release(opened.fh).expect("closed");
 }
+
+#[test]
+fn a_hash_that_is_told_goes_into_the_head_unless_the_content_changes() {
+    for (name, changes) in [("whole.wav", false), ("longer.wav", true)] {
+        let bare = Bare::new();
+        let how = OpenMode {
+            writes: true,
+            ..OpenMode::default()
+        };
+        let made = bare
+            .fs()
+            .create(1, OsStr::new(name), NewMode::exactly(0o644), how, ROOT);
+        let (_, opened) = made.expect("a file");
+        bare.write(opened.fh, 0, &vec![7; LENGTH]).expect("written");
+        bare.fs().know_hash(opened.fh, [9; 32]).expect("taken");
+        if changes {
+            bare.write(opened.fh, LENGTH as u64, b"more").expect("written");
+        }
+        bare.fs().release(opened.fh).expect("closed");
+        assert_eq!(bare.commit_tick().sealed_count, 1);
+        assert_eq!(
+            bare.fs().hashing().is_idle(),
+            !changes,
+            "{name}: read again when the hash is not known"
+        );
+    }
+}

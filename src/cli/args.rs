@@ -19,6 +19,18 @@ Environment:
   PERSISTENCE_INTERVAL_SECS, QUOTA_FLUSH_INTERVAL_MS     taken, without effect: usage is saved every second
   RUST_LOG         what is logged to standard error: error, warn, info (default)";
 
+/// What `import` does in detail.
+const IMPORT_HELP: &str = "\
+What comes along: names, content, owner, mode, times, user attributes, access control lists, symbolic links, names that
+are one file, holes; the attributes of DIR itself go to the directory that its content goes to. Sockets, fifos and devices
+are left out. A file appears under its name when it is whole, durable and read back; until then it is
+.tallyfs-import-... in its directory, and what a killed run left of those the next one clears away. A file that is there,
+as long and as old, is passed over; another one is left as it is and told. What a limit refuses is told with the limit.
+
+Environment: ENCRYPTION_KEY, MAX_STORAGE_GB and BUCKET_QUOTA_BYTES as for `tallyfs mount`.
+
+It ends with 1 when anything did not come along, or it was stopped (Ctrl-C): run it again to go on.";
+
 /// A file system for call recordings: counts every byte before it exists and seals it as it is
 /// written.
 #[derive(Parser, Debug)]
@@ -56,6 +68,9 @@ pub enum Command {
         #[arg(long)]
         tenant: Option<String>,
     },
+    /// Seal what lies in a directory into a store that is not mounted, and verify it; run again, it goes on
+    #[command(after_help = IMPORT_HELP)]
+    Import(ImportArgs),
     /// Check a store that is not mounted: structure, lengths, keys, copies, usage
     Fsck(FsckArgs),
     /// Read everything, beside a mount or without one: every page, every hash, old copies put back
@@ -81,6 +96,17 @@ pub struct MountArgs {
     /// Mount options, with commas between them; may be given again
     #[arg(short = 'o', value_name = "OPTIONS", action = clap::ArgAction::Append)]
     pub options: Vec<String>,
+    /// Limits and key.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// Stay in the foreground, which is the only way there is
+    #[arg(short = 'f', long)]
+    pub foreground: bool,
+}
+
+/// What a store is used under, mounted or not.
+#[derive(Args, Debug)]
+pub struct SettingsArgs {
     /// Most plaintext bytes in the whole mount, such as 500GiB; 0 = no limit
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_bytes)]
     pub limit: Option<u64>,
@@ -93,9 +119,27 @@ pub struct MountArgs {
     /// Path layout with date directories, such as "{tenant}/%Y/%m/%d"; may be given again
     #[arg(long, value_name = "LAYOUT", action = clap::ArgAction::Append)]
     pub layout: Vec<String>,
-    /// Stay in the foreground, which is the only way there is
-    #[arg(short = 'f', long)]
-    pub foreground: bool,
+}
+
+/// Arguments of `import`.
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    /// The directory whose content is imported
+    pub dir: PathBuf,
+    /// The store, which must not be mounted; made, with its key, where there is none
+    pub store: PathBuf,
+    /// Directory below the mount that it goes to; made where it is missing
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
+    /// Remove each file from DIR once its copy is verified and durable, and the directories that are empty then
+    #[arg(long)]
+    pub remove_source: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Limits and key.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 /// Arguments of `status`.
@@ -346,8 +390,8 @@ mod tests {
             panic!("not mount")
         };
         assert_eq!(mount.options, ["ro", "noexec"]);
-        assert_eq!(mount.limit, Some(256 << 10));
-        assert_eq!(mount.layout, ["{tenant}/%Y"]);
+        assert_eq!(mount.settings.limit, Some(256 << 10));
+        assert_eq!(mount.settings.layout, ["{tenant}/%Y"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::daemon::DaemonError;
+use crate::daemon::import::ImportError;
 use crate::daemon::layout::LayoutError;
 use crate::daemon::mount_point::MountPointError;
 
@@ -12,7 +13,7 @@ use crate::daemon::mount_point::MountPointError;
 pub enum Code {
     /// Done; for `mount`: unmounted in order.
     Done = 0,
-    /// Something failed that has no code of its own.
+    /// Something failed that has no code of its own; `import`: something did not come along.
     Failed = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -63,6 +64,15 @@ impl From<DaemonError> for Failure {
             _ => Code::Failed,
         };
         Self::new(code, error)
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::Store(error) => error.into(),
+            ImportError::Place(error) => Self::new(Code::Failed, error),
+        }
     }
 }
 

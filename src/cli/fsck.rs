@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -37,7 +37,7 @@ pub fn run(args: &FsckArgs, environment: Environment) -> Result<Code, Failure> {
     let store = Store::open(&paths.root).map_err(in_use)?;
     let ring = subject::keys(&paths, &args.key, environment)?;
     if let Some(path) = &args.accept {
-        let below = subtree(path)?;
+        let below = subject::place("--accept", path)?;
         let now_s = SystemClock::new().now().as_secs();
         let count = accept::accept(&store, &Arc::new(ring), below.as_os_str().as_bytes(), now_s)?;
         return super::print(&format!(
@@ -48,7 +48,7 @@ pub fn run(args: &FsckArgs, environment: Environment) -> Result<Code, Failure> {
     let data =
         File::open(paths.data()).map_err(|e| Failure::new(Code::Store, format!("{}: {e}", paths.data().display())))?;
     let below = match &args.subtree {
-        Some(path) => subtree(path)?,
+        Some(path) => subject::place("--subtree", path)?,
         None => PathBuf::new(),
     };
     let subject = mend::Subject {
@@ -93,25 +93,6 @@ fn in_use(error: LayoutError) -> Failure {
             .push_str("; fsck needs the store for itself, `tallyfs scrub` looks for damage beside a mount");
     }
     failure
-}
-
-/// A path as in the mount, with or without a slash before it.
-fn subtree(path: &Path) -> Result<PathBuf, Failure> {
-    let mut below = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => below.push(name),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                let text = format!(
-                    "--subtree {}: name a path below the mount, without `..`",
-                    path.display()
-                );
-                return Err(Failure::new(Code::Usage, text));
-            }
-        }
-    }
-    Ok(below)
 }
 
 fn needs_file_system(checked: &Checked) -> bool {

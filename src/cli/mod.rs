@@ -5,10 +5,12 @@
 
 mod alerts;
 mod args;
+mod bar;
 mod client;
 mod exit;
 mod figures;
 mod fsck;
+mod import;
 mod quota;
 mod quota_ask;
 mod report;
@@ -66,6 +68,7 @@ fn run(command: Command) -> Result<Code, Failure> {
             crate::daemon::run(request)?;
             Ok(Code::Done)
         }
+        Command::Import(args) => import::run(args, &environment),
         Command::Fsck(args) => fsck::run(&args, &environment),
         Command::Scrub(args) => scrub::run(&args, &environment),
         Command::Salvage(args) => salvage::run(&args, &environment),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::args::MountArgs;
+use super::args::{MountArgs, SettingsArgs};
 use super::exit::{Code, Failure};
 use super::variables;
 use crate::config::Config;
@@ -25,6 +25,25 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 /// What cannot be read or understood, each with its name.
 pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, Failure> {
     let options = MountOptions::parse(&args.options).map_err(|e| Failure::new(Code::Config, e))?;
+    let (config, key) = settings(args.settings, &options, environment)?;
+    Ok(MountRequest {
+        store: args.store,
+        mount_point: args.mount_point,
+        options,
+        config,
+        key,
+    })
+}
+
+/// Configuration and key that a store is used under.
+///
+/// # Errors
+/// As [`build`].
+pub fn settings(
+    args: SettingsArgs,
+    options: &MountOptions,
+    environment: Environment,
+) -> Result<(Config, KeyChoice), Failure> {
     let config_file = args.config.as_ref().or(options.config_file.as_ref());
     let mut config = match config_file {
         Some(path) => read_config(path)?,
@@ -33,7 +52,7 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
     variables::apply(&mut config, environment)?;
     let limit = match args.limit {
         Some(limit) => Some(limit),
-        None => lesser_limit(&options, environment)?,
+        None => lesser_limit(options, environment)?,
     };
     if let Some(limit) = limit {
         let bound = Some(Bound::from_number(limit));
@@ -47,13 +66,7 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
         (KeyChoice::Beside, Some(path)) => KeyChoice::File(path.clone()),
         (choice, _) => choice,
     };
-    Ok(MountRequest {
-        store: args.store,
-        mount_point: args.mount_point,
-        options,
-        config,
-        key,
-    })
+    Ok((config, key))
 }
 
 /// Where the key comes from: a file that was named, then the environment, then beside the store.

@@ -2,7 +2,6 @@
 //! run was stopped.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::ScrubArgs;
+use super::bar::Bar;
 use super::exit::{Code, Failure};
 use super::report::{BASELINE_LOST, Report};
 use super::request::Environment;
@@ -69,10 +69,10 @@ pub fn run(args: &ScrubArgs, environment: Environment) -> Result<Code, Failure> 
         clock: &clock,
         is_mounted: paths.holder()?.is_some(),
     };
-    let mut bar = Bar::new(paths);
+    let (bar, total) = (Bar::new(), recordings(paths));
     let mut saved = Duration::ZERO;
     mend::scrub(&subject, &pace, &mut progress, &mut |progress| {
-        bar.show(progress);
+        show(&bar, total, progress);
         let is_stopped = stop.load(Ordering::Acquire);
         if is_stopped || clock.monotonic() >= saved + SAVE_PACE {
             saved = clock.monotonic();
@@ -180,43 +180,22 @@ fn save(state: &Path, progress: &Progress) {
     }
 }
 
-/// A line on a terminal.
-struct Bar {
-    total: u64,
-    is_shown: bool,
+/// Recordings in the store, as far as its database tells.
+fn recordings(paths: &StorePaths) -> u64 {
+    crate::db::open_read_only(&paths.database())
+        .and_then(|reader| reader.snapshot())
+        .map_or(0, |rows| crate::db::Totals::new(&rows.dirs, &rows.links).mount().files)
 }
 
-impl Bar {
-    const WIDTH: u64 = 30;
-
-    fn new(paths: &StorePaths) -> Self {
-        let is_shown = io::stderr().is_terminal();
-        let total = crate::db::open_read_only(&paths.database())
-            .and_then(|reader| reader.snapshot())
-            .map_or(0, |rows| crate::db::Totals::new(&rows.dirs, &rows.links).mount().files);
-        Self { total, is_shown }
-    }
-
-    fn show(&self, progress: &Progress) {
-        if !self.is_shown {
-            return;
-        }
-        let done = progress.recordings + progress.passed_over;
-        let total = self.total.max(done).max(1);
-        let filled = (done * Self::WIDTH / total) as usize;
-        let bar = format!("{}{}", "#".repeat(filled), ".".repeat(Self::WIDTH as usize - filled));
-        // A bar that cannot be drawn is not worth a word.
-        let _ = write!(
-            io::stderr(),
-            "\r[{bar}] {done} of {total}, {}, {} findings ",
+fn show(bar: &Bar, total: u64, progress: &Progress) {
+    let done = progress.recordings + progress.passed_over;
+    let total = total.max(done);
+    bar.show(done, total, || {
+        format!(
+            "{done} of {}, {}, {} findings",
+            total.max(1),
             format_bytes(progress.bytes),
             progress.findings.count()
-        );
-    }
-
-    fn end(&mut self) {
-        if self.is_shown {
-            let _ = writeln!(io::stderr());
-        }
-    }
+        )
+    });
 }

@@ -105,6 +105,8 @@ impl Status {
         let store = self.store.display();
         let state = match self.state {
             State::Mounted => format!("{store}: mounted at {points}{pid}"),
+            // An import names no mount point.
+            State::Busy if points.is_empty() => format!("{store}: in use{pid}, not mounted"),
             State::Busy => format!("{store}: starting or stopping{pid}, mount point {points}"),
             State::Stopped => format!("{store}: not mounted"),
             State::Dead => format!(
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(Status::of(&path).unwrap_err().code, Code::Store);
         let mut store = Store::open(&path).unwrap();
         store.finish_first_use().unwrap();
-        store.note_holder(Path::new("/srv/calls")).unwrap();
+        store.note_holder(Some(Path::new("/srv/calls"))).unwrap();
         let held = Status::of(&path).unwrap();
         assert_eq!(held.state, State::Busy);
         assert!(held.text().contains("/srv/calls"), "{}", held.text());

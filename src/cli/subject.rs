@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use super::exit::{Code, Failure};
 use super::request::{self, Environment};
@@ -53,6 +53,25 @@ pub fn find(path: &Path) -> Result<Subject, Failure> {
         return Ok(Subject { paths, below });
     }
     Err(wrong(&"neither a store nor in one, nor in the mount of one"))
+}
+
+/// A path as in the mount, with or without a slash before it, relative to the data directory.
+///
+/// # Errors
+/// A path that leads upwards, with the name of its option.
+pub fn place(option: &str, path: &Path) -> Result<PathBuf, Failure> {
+    let mut below = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => below.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                let text = format!("{option} {}: name a path below the mount, without `..`", path.display());
+                return Err(Failure::new(Code::Usage, text));
+            }
+        }
+    }
+    Ok(below)
 }
 
 fn below(path: &Path, root: &Path) -> Vec<u8> {

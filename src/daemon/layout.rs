@@ -290,13 +290,14 @@ impl Store {
         Ok(())
     }
 
-    /// Says in the lock file who has the store. It is a help for people, so a full disk, on which
+    /// Says in the lock file who has the store, and where it is to be mounted. It is a help for people, so a full disk, on which
     /// old recordings can still be read and deleted, does not stop a start.
     ///
     /// # Errors
     /// Any other refusal.
-    pub fn note_holder(&mut self, mount_point: &Path) -> Result<(), LayoutError> {
-        let note = format!("pid {}\nmount_point {}\n", std::process::id(), mount_point.display());
+    pub fn note_holder(&mut self, mount_point: Option<&Path>) -> Result<(), LayoutError> {
+        let mount_point = mount_point.map(|path| format!("mount_point {}\n", path.display()));
+        let note = format!("pid {}\n{}", std::process::id(), mount_point.unwrap_or_default());
         let result = self
             .lock
             .rewind()
@@ -495,7 +496,7 @@ mod tests {
     fn a_second_daemon_is_told_who_has_the_store() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = finished(&dir);
-        store.note_holder(Path::new("/srv/calls")).unwrap();
+        store.note_holder(Some(Path::new("/srv/calls"))).unwrap();
         let error = Store::open(&store.paths().root).unwrap_err().to_string();
         assert!(error.contains(&format!("pid {}", std::process::id())));
         assert!(error.contains("/srv/calls"), "{error}");
@@ -519,7 +520,7 @@ mod tests {
     fn nobody_holds_a_store_whose_daemon_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = finished(&dir);
-        store.note_holder(Path::new("/srv/calls")).unwrap();
+        store.note_holder(Some(Path::new("/srv/calls"))).unwrap();
         let paths = store.paths().clone();
         drop(store);
         assert_eq!(paths.holder().unwrap(), None);

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod baseline;
+pub mod import;
 mod interface;
 pub mod key_file;
 pub mod key_ring;
@@ -125,7 +126,7 @@ pub fn run(request: MountRequest) -> Result<(), DaemonError> {
 fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
     let mut store = Store::open(&request.store)?;
     let mount_point = mount_point::prepare(&request.mount_point, &store.paths().root, request.options.nonempty)?;
-    store.note_holder(&mount_point)?;
+    store.note_holder(Some(&mount_point))?;
     let ring = key_file::obtain(&store, request.key, SystemClock::new().now().as_secs())?;
     if store.is_new() {
         store.finish_first_use()?;

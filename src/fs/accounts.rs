@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::{FileSystem, c_name};
 use crate::id::Ino;
-use crate::quota::{Account, Bound, LimitKey, Meter};
+use crate::quota::{Account, Bound, LimitKey, Meter, Refusal};
 use crate::store::tree::stat_fd;
 
 impl FileSystem {
@@ -32,6 +33,12 @@ impl FileSystem {
     /// Everything about one account, as its attribute `user.tallyfs.quota.json` has it.
     pub fn account_told(&self, account: &Arc<Account>) -> Value {
         self.quota_json(account)
+    }
+
+    /// The limit that refused a request in the account's directory, or one above it, at `since` (since 1970) or later.
+    pub fn refusal_since(&self, account: &Arc<Account>, since: Duration) -> Option<Refusal> {
+        let newest = self.newest_refusal(account)?;
+        (newest.at >= since).then_some(newest.refusal)
     }
 
     /// How many requests were refused since the start, by meter and by the name of the reason.

@@ -12,7 +12,9 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use crate::fs::FileSystem;
+use crate::fs::errno::FsResult;
 use crate::fs::node::{FileState, Node, Pin};
+use crate::id::Fh;
 use crate::store::sealed_file::HeadFacts;
 
 /// Files that wait; what does not fit is found again by the rows that have no hash.
@@ -90,6 +92,19 @@ impl FileSystem {
     /// The queue of files to be hashed.
     pub fn hashing(&self) -> &Hashing {
         &self.hashing
+    }
+
+    /// Whoever wrote a whole file knows its hash, and sealing puts it into the heads: nobody has to read it again. The
+    /// next change of the content forgets it.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn know_hash(&self, fh: Fh, content_sha256: [u8; 32]) -> FsResult<()> {
+        let handle = self.handles.get(fh)?;
+        if let Some(sealed) = handle.node().file.state.lock().sealed.as_mut() {
+            sealed.know_hash(content_sha256);
+        }
+        Ok(())
     }
 
     /// Hashes one file, or waits for one as long as `patience`.

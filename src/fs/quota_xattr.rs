@@ -133,7 +133,7 @@ impl FileSystem {
     }
 
     /// The newest refusal by the account or one above it: that is what stopped a writer here.
-    fn last_refusal(&self, account: &Arc<Account>) -> Option<Value> {
+    pub(super) fn newest_refusal(&self, account: &Arc<Account>) -> Option<Refused> {
         let mut newest: Option<Refused> = None;
         let mut at = Some(account.clone());
         while let Some(account) = at {
@@ -145,7 +145,11 @@ impl FileSystem {
                 newest = Some(found);
             }
         }
-        let Refused { refusal, at } = newest?;
+        newest
+    }
+
+    fn last_refusal(&self, account: &Arc<Account>) -> Option<Value> {
+        let Refused { refusal, at } = self.newest_refusal(account)?;
         Some(json!({
             "path": format!("/{}", refusal.path),
             "meter": refusal.meter.key(),

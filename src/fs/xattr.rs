@@ -17,6 +17,11 @@ const LIST_BYTES_MAX: usize = 65_536;
 const VALUE_BYTES_MAX: usize = 65_536;
 
 impl FileSystem {
+    /// Whether an extended attribute of this name is one that the mount keeps for its users.
+    pub fn keeps_attribute(name: &OsStr) -> bool {
+        is_shown(name.as_bytes())
+    }
+
     /// setxattr(2); `flags` as there.
     ///
     /// # Errors

@@ -56,7 +56,11 @@ impl Found<'_> {
     }
 }
 
-fn open_quietly(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
+/// Opens a file for reading, without a trace in its access time where that is allowed.
+///
+/// # Errors
+/// As openat(2).
+pub fn open_quietly(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let quiet = rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty());
     match quiet {
@@ -202,7 +206,11 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
+/// The names in a directory but for `.` and `..`, in the order of bytes.
+///
+/// # Errors
+/// As getdents(2).
+pub fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let name = entry?.file_name().to_owned();
@@ -214,13 +222,20 @@ fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
     Ok(names)
 }
 
-fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+/// Opens a directory in a directory.
+///
+/// # Errors
+/// As openat(2).
+pub fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
 
 /// Attributes of a name, or of the directory itself for an empty one.
-fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Statx> {
+///
+/// # Errors
+/// As statx(2).
+pub fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Statx> {
     rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH, STATX_WANTED)
 }
 

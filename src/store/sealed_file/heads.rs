@@ -33,6 +33,14 @@ impl<B: Backing> SealedFile<B> {
         Ok(Some((SealStep::Settled, self.begin_sync()?)))
     }
 
+    /// The SHA-256 of what an open file holds now, for the heads that sealing writes. The next change forgets it, and so
+    /// does recovery.
+    pub fn know_hash(&mut self, content_sha256: [u8; 32]) {
+        if let Some(content) = self.content.as_mut().filter(|c| c.head_on_disk != HeadOnDisk::Sealed) {
+            content.carried.content_sha256 = content_sha256;
+        }
+    }
+
     /// All of it while the caller keeps the lock.
     ///
     /// # Errors

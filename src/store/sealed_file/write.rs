@@ -129,11 +129,11 @@ impl<B: Backing> SealedFile<B> {
         self.ensure_room(sealed_end)?;
         let backing = self.backing.clone();
         let content = self.content_mut()?;
-        if content.head_on_disk == HeadOnDisk::Sealed && holds(Rule::OpenHead) {
+        if holds(Rule::ForgetHash) {
             // Of the content that is about to change.
-            if holds(Rule::ForgetHash) {
-                content.carried.content_sha256 = [0; 32];
-            }
+            content.carried.content_sha256 = [0; 32];
+        }
+        if content.head_on_disk == HeadOnDisk::Sealed && holds(Rule::OpenHead) {
             let open_count = content.generation.open_count() + 1;
             content.generation = crate::sealed::head::Generation::first_of(open_count);
             content.renew_epoch()?;
