@@ -77,7 +77,7 @@ pub struct Stats {
     recordings_added_today: u64,
     bytes_added_today: u64,
     /// By the line through the last 30 days; `null` where the history has less than three, or cannot be read.
-    growth_bytes_per_day: Option<f64>,
+    growth_bytes_per_day: Option<i64>,
     /// When that line meets the limit, `YYYY-MM-DD`; `null`: there is no limit, or not within ten years.
     full_on: Option<String>,
 }
@@ -141,7 +141,7 @@ pub async fn stats(State(services): Shared, who: Who, Query(asked): Query<OfWhom
         is_quota_warning: percentage.is_some_and(|percentage| percentage >= WARNING_PERCENT),
         recordings_added_today: used(Meter::DayFiles),
         bytes_added_today: used(Meter::DayBytes),
-        growth_bytes_per_day: trend.map(|trend| trend.bytes_per_day.round()),
+        growth_bytes_per_day: trend.map(|trend| trend.bytes_per_day.round() as i64),
         full_on: limit.and_then(full_on).map(CivilDate::day_key),
     }))
 }

@@ -175,16 +175,15 @@ struct Day {
 /// Where it is heading, as the interface tells it.
 #[derive(Deserialize)]
 struct Heading {
-    growth_bytes_per_day: Option<f64>,
+    growth_bytes_per_day: Option<i64>,
     full_on: Option<String>,
 }
 
 impl Heading {
     /// One line, when there is something to tell.
     fn line(&self) -> Option<String> {
-        let growth = self.growth_bytes_per_day.filter(|growth| *growth >= 1.0)?;
-        // Whole bytes, far below what fits.
-        let growth = format_bytes(growth as u64);
+        let growth = self.growth_bytes_per_day.filter(|growth| *growth > 0)?;
+        let growth = format_bytes(growth.cast_unsigned());
         Some(match &self.full_on {
             Some(day) => format!("grows by {growth} a day, and is full on {day}"),
             None => format!("grows by {growth} a day"),

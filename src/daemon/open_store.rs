@@ -151,7 +151,7 @@ impl OpenStore {
         load_terms(fs.ledger(), &terms);
         let mut recovered = adopt(&fs, &unclean, way);
         recovered.took = clock.monotonic().saturating_sub(begun);
-        unsaved.iter().for_each(|&directory| fs.forget_emptied(directory));
+        forget_emptied(&fs, &unsaved);
         let books = books(&config, &saved_external, &clock);
         let board = Arc::new(Board::new(&config.alerts));
         let mut opened = Self {
@@ -352,6 +352,13 @@ fn open_tree(data: &Path, descriptors: u64, access_times: AccessTimes) -> io::Re
         Mode::empty(),
     )?;
     Tree::new(root, descriptors, access_times)
+}
+
+/// Directories whose empty files may have been cut to zero in the last moments before a kill.
+fn forget_emptied(fs: &FileSystem, unsaved: &[Ino]) {
+    for &directory in unsaved {
+        fs.forget_emptied(directory);
+    }
 }
 
 /// Files that a crash left unclean: their lengths count before the first request.

@@ -13,6 +13,7 @@ use rustix::fs::{FileType, Mode};
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
 use crate::fs::remove::length_under_lock;
+use crate::fs::shown::keep_figure;
 use crate::fs::{Caller, Entry, FileSystem, NewMode, OpenMode, Opened, c_name, mark};
 use crate::quota::{Account, Booking, OperationKind, Reservation};
 use crate::store::tree::{link, make_directory, make_node, make_symlink, set_mode, stat_fd};
@@ -70,7 +71,7 @@ impl FileSystem {
 
     fn new_file(&self, parent: &Arc<Node>, name: &CStr, mode: NewMode, caller: Caller) -> FsResult<NewFile> {
         let account = self.account_of(parent)?;
-        self.keep_figure(&account, name)?;
+        keep_figure(&account, name)?;
         let operation = self.dirty.enter();
         mark(&operation, &account);
         let recording_bytes = self.ledger.recording_bytes(&account);
@@ -127,7 +128,7 @@ impl FileSystem {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
-        self.keep_figure(&account, &name)?;
+        keep_figure(&account, &name)?;
         let operation = self.dirty.enter();
         mark(&operation, &account);
         let made = self
@@ -186,7 +187,7 @@ impl FileSystem {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
-        self.keep_figure(&account, &name)?;
+        keep_figure(&account, &name)?;
         let operation = self.dirty.enter();
         mark(&operation, &account);
         let reservation = self.reserve_name(&parent, &name, &account, Meters::of_file(0))?;
@@ -242,7 +243,7 @@ impl FileSystem {
         let parent = self.nodes.get(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
-        self.keep_figure(&account, &name)?;
+        keep_figure(&account, &name)?;
         let state = node.file.state.lock();
         let home = node.home();
         if !self.ledger.same_limited_chain(&home, &account) {

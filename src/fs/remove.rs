@@ -9,6 +9,7 @@ use rustix::fs::{FileType, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{FileState, Meeting, Node};
+use crate::fs::shown::unless_figure;
 use crate::fs::{FileSystem, c_name, mark};
 use crate::quota::{Account, OperationKind};
 use crate::sealed::length::{SizeOnDisk, classify};
@@ -34,7 +35,7 @@ impl FileSystem {
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
         let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
-        let stat = found.map_err(|e| self.unless_figure(&account, &name, e))?;
+        let stat = found.map_err(|e| unless_figure(&account, &name, e))?;
         if FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Directory {
             return Err(Errno::EISDIR);
         }
@@ -121,7 +122,7 @@ impl FileSystem {
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
         let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
-        let stat = found.map_err(|e| self.unless_figure(&account, &name, e))?;
+        let stat = found.map_err(|e| unless_figure(&account, &name, e))?;
         if FileType::from_raw_mode(u32::from(stat.stx_mode)) != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }

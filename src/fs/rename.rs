@@ -13,6 +13,7 @@ use rustix::fs::{FileType, RenameFlags, Statx};
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{FileState, Meeting, Node, Pin};
 use crate::fs::remove::{Gone, length_under_lock};
+use crate::fs::shown::{keep_figure, unless_figure};
 use crate::fs::{ContentNote, FileSystem, c_name, mark};
 use crate::id::Ino;
 use crate::quota::{Account, ExchangeSide, Moved, Transfer};
@@ -77,11 +78,11 @@ impl FileSystem {
             name: &new_name,
         };
         let _turn = self.tree_lock.lock();
-        let absent = || self.unless_figure(&from.account, from.name, Errno::ENOENT);
+        let absent = || unless_figure(&from.account, from.name, Errno::ENOENT);
         let source = self.was(&from)?.ok_or_else(absent)?;
         let target = self.was(&to)?;
         if target.is_none() {
-            self.keep_figure(&to.account, to.name).map_err(|_| Errno::EPERM)?;
+            keep_figure(&to.account, to.name).map_err(|_| Errno::EPERM)?;
         }
         let operation = self.dirty.enter();
         self.mark_side(&operation, &from, &source);

@@ -117,7 +117,7 @@ enum Shown {
 
 impl OpenFigures {
     fn insert(&self, shown: Shown) -> Fh {
-        let number = MARK | self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = MARK | (self.last.fetch_add(1, Ordering::Relaxed) + 1);
         self.table.insert(number, Arc::new(shown));
         Fh(number)
     }
@@ -130,6 +130,22 @@ impl OpenFigures {
 /// Whether a number of an inode or handle is a figure's.
 pub(super) fn is_figure(number: u64) -> bool {
     number & MARK != 0
+}
+
+/// Refuses what would make a name that is a figure's.
+pub(super) fn keep_figure(parent: &Account, name: &CStr) -> FsResult<()> {
+    if parent.is_tenant() && Kind::named(name).is_some() {
+        return Err(Errno::EEXIST);
+    }
+    Ok(())
+}
+
+/// The answer about an absent name that is to go: nobody removes a figure.
+pub(super) fn unless_figure(parent: &Account, name: &CStr, answer: Errno) -> Errno {
+    match keep_figure(parent, name) {
+        Err(_) if answer == Errno::ENOENT => Errno::EPERM,
+        _ => answer,
+    }
 }
 
 impl FileSystem {
@@ -153,22 +169,6 @@ impl FileSystem {
         let is_there = months.iter().any(|month| kind == Kind::Month(month.clone()));
         let tenant = directory.tenant;
         Ok(is_there.then(|| self.figure_entry(&Figure { tenant, kind })).flatten())
-    }
-
-    /// Refuses what would make a name that is a figure's.
-    pub(super) fn keep_figure(&self, parent: &Account, name: &CStr) -> FsResult<()> {
-        if parent.is_tenant() && Kind::named(name).is_some() {
-            return Err(Errno::EEXIST);
-        }
-        Ok(())
-    }
-
-    /// The answer about an absent name that is to go: nobody removes a figure.
-    pub(super) fn unless_figure(&self, parent: &Account, name: &CStr, answer: Errno) -> Errno {
-        match self.keep_figure(parent, name) {
-            Err(_) if answer == Errno::ENOENT => Errno::EPERM,
-            _ => answer,
-        }
     }
 
     fn figure(&self, number: u64) -> FsResult<Figure> {
