@@ -137,6 +137,7 @@ fn thread_number() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
 
     #[test]
     fn each_kind_has_a_place_and_a_name_of_its_own() {
@@ -150,12 +151,13 @@ mod tests {
 
     #[test]
     fn requests_of_many_threads_are_all_counted_by_their_kind() {
-        const CLIENTS: u64 = 2 * OWN_SHARDS as u64;
-        const EACH: u64 = 500;
-        let times = RequestTimes::default();
+        const CLIENTS: usize = 2 * OWN_SHARDS;
+        const EACH: u64 = 10_000;
+        let (times, all_at_once) = (RequestTimes::default(), Barrier::new(CLIENTS));
         std::thread::scope(|scope| {
             for _ in 0..CLIENTS {
                 scope.spawn(|| {
+                    all_at_once.wait();
                     for _ in 0..EACH {
                         times.note(RequestKind::Write, 3000);
                         times.note(RequestKind::Read, 2_000_000_000);
@@ -163,9 +165,10 @@ mod tests {
                 });
             }
         });
+        let expected = CLIENTS as u64 * EACH;
         let (write, read) = (times.of(RequestKind::Write), times.of(RequestKind::Read));
-        assert_eq!((write.count(), write.counts[2]), (CLIENTS * EACH, CLIENTS * EACH));
-        assert_eq!(read.sum_ns, CLIENTS * EACH * 2_000_000_000);
+        assert_eq!((write.count(), write.counts[2]), (expected, expected));
+        assert_eq!(read.sum_ns, expected * 2_000_000_000);
         assert_eq!(times.of(RequestKind::Rename), Snapshot::default());
     }
 }
