@@ -396,6 +396,11 @@ impl FileSystem {
         }
     }
 
+    /// Whether a file has something that is not durable or not sealed.
+    pub fn is_unsealed(&self, number: u64) -> bool {
+        self.committer.list.lock().contains_key(&number)
+    }
+
     /// Syncs the names of the data directory and everything else below it.
     ///
     /// # Errors

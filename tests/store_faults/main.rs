@@ -4,6 +4,7 @@
 //! `TALLYFS_FAULT_ROUNDS=20000 cargo test --features fault-points --test store_faults -- --nocapture`
 //! runs longer; `TALLYFS_FAULT_SEED` starts at another seed. A failure prints its seed.
 
+mod importing;
 #[path = "../common/rng.rs"]
 mod rng;
 mod slow;

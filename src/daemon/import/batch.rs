@@ -171,11 +171,13 @@ pub fn copy_all(target: &Target, progress: &Progress<'_>, files: &[FileItem]) ->
     })
 }
 
-/// Reads back what was written, through the store's own decryption, and compares it with what was read.
+/// Reads back what was written, through the store's own decryption, and compares it with what was read. What could not be
+/// made durable is left for the next run.
 pub fn verify_all(target: &Target, files: &[FileItem], copied: Vec<Result<Copied, Why>>) -> Vec<Result<Copied, Why>> {
     let checked = side_by_side(files.len(), |at, buffer| {
         let Ok(copied) = &copied[at] else { return Ok(()) };
         let number = match (&copied.half, &files[at].there) {
+            (Some(half), _) if target.fs().is_unsealed(half.number()) => return Err(Why::Stopped),
             (Some(half), _) => half.number(),
             (None, Some(there)) => there.number,
             (None, None) => return Err(Why::Unverified),

@@ -264,7 +264,7 @@ impl<'a> Importer<'a> {
     fn carry_out(&mut self) {
         let batch = std::mem::take(&mut self.batch);
         let copied = copy_all(&self.target, &self.progress, &batch.files);
-        let unsealed_count = self.target.fs().seal_all();
+        let all_are_sealed = self.seal();
         let copied = verify_all(&self.target, &batch.files, copied);
         let mut done = batch.done;
         for (item, copied) in batch.files.into_iter().zip(copied) {
@@ -279,12 +279,7 @@ impl<'a> Importer<'a> {
         for place in &batch.directories {
             self.finish_directory(place);
         }
-        if unsealed_count > 0 {
-            // The log has the reasons.
-            let source = io::Error::other(format!("{unsealed_count} files could not be made durable"));
-            let action = "go on".to_owned();
-            self.remark(b"", &Why::Store { action, source });
-            self.progress.halt();
+        if !all_are_sealed {
             return;
         }
         let ledger = self.target.fs().ledger();
@@ -295,6 +290,20 @@ impl<'a> Importer<'a> {
         if self.fate == SourceFate::Goes {
             self.remove(&done, &batch.directories);
         }
+    }
+
+    /// Makes what was copied durable, before any of it gets its name. False: not all of it is; the rest comes along, and
+    /// nothing more is begun.
+    fn seal(&mut self) -> bool {
+        let unsealed_count = self.target.fs().seal_all();
+        if unsealed_count > 0 {
+            // The log has the reasons.
+            let source = io::Error::other(format!("{unsealed_count} files could not be made durable"));
+            let action = "go on".to_owned();
+            self.remark(b"", &Why::Store { action, source });
+            self.progress.halt();
+        }
+        unsealed_count == 0
     }
 
     fn publish(&mut self, item: FileItem, copied: Result<Copied, Why>, done: &mut Vec<Named>) {
