@@ -163,9 +163,19 @@ impl WriteBack {
                 Ask::Dirty => account.take_changed_terms(),
                 Ask::Everything => account.take_terms(),
             };
-            let Some(TakenTerms { saved, noted }) = wanted else {
+            let Some(TakenTerms {
+                saved,
+                noted,
+                dropped_count,
+            }) = wanted
+            else {
                 continue;
             };
+            if dropped_count > 0 {
+                log::warn!(
+                    "{dropped_count} notices of an account are dropped: the database has taken none for too long"
+                );
+            }
             batch.terms.push(TermsRow {
                 ino: account.ino(),
                 generation: account.generation(),

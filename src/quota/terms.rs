@@ -505,6 +505,7 @@ impl State {
         TakenTerms {
             saved: self.saved(),
             noted: self.waiting.take(),
+            dropped_count: self.waiting.take_dropped_count(),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct TakenTerms {
     pub saved: SavedTerms,
     /// What happened since the last time that was saved. It goes into the same transaction.
     pub noted: Vec<Noted>,
+    /// How many older events went because nothing could be saved for too long.
+    pub dropped_count: usize,
 }
 
 /// Events that are not saved.
@@ -38,6 +40,8 @@ pub struct TakenTerms {
 pub(super) struct Waiting {
     events: Vec<Noted>,
     count: u64,
+    /// Told by whoever takes: nobody logs under the lock.
+    dropped_count: usize,
 }
 
 impl Waiting {
@@ -52,6 +56,11 @@ impl Waiting {
         std::mem::take(&mut self.events)
     }
 
+    /// How many were dropped since the last call.
+    pub(super) fn take_dropped_count(&mut self) -> usize {
+        std::mem::take(&mut self.dropped_count)
+    }
+
     /// What was taken could not be saved, and is older than what came meanwhile.
     pub(super) fn give_back(&mut self, mut taken: Vec<Noted>) {
         taken.append(&mut self.events);
@@ -61,10 +70,8 @@ impl Waiting {
 
     fn shorten(&mut self) {
         let surplus = self.events.len().saturating_sub(WAITING_MAX);
-        if surplus > 0 {
-            log::warn!("{surplus} notices of an account are dropped: the database has taken none for too long");
-            self.events.drain(..surplus);
-        }
+        self.events.drain(..surplus);
+        self.dropped_count += surplus;
     }
 }
 
@@ -201,5 +208,6 @@ mod tests {
         }
         let kept = waiting.take();
         assert_eq!((kept.len(), kept[0].at_s), (WAITING_MAX, 36));
+        assert_eq!([waiting.take_dropped_count(), waiting.take_dropped_count()], [36, 0]);
     }
 }
