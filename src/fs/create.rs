@@ -11,9 +11,9 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode};
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::keep_figure;
 use crate::fs::node::Node;
 use crate::fs::remove::length_under_lock;
-use crate::fs::shown::keep_figure;
 use crate::fs::{Caller, Entry, FileSystem, NewMode, OpenMode, Opened, c_name, mark};
 use crate::quota::{Account, Booking, OperationKind, Reservation};
 use crate::store::tree::{link, make_directory, make_node, make_symlink, set_mode, stat_fd};

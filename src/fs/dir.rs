@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::handles::Handle;
 use crate::fs::node::Node;
-use crate::fs::shown::is_figure;
 use crate::fs::{Entry, FileSystem};
 use crate::id::{Fh, Ino};
 use crate::quota::OperationKind;

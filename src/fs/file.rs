@@ -9,9 +9,9 @@ use rustix::fs::{FileType, OFlags};
 
 use crate::fs::acl::is_member;
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::handles::Handle;
 use crate::fs::node::{FileState, Node};
-use crate::fs::shown::is_figure;
 use crate::fs::{Caller, FileSystem};
 use crate::id::Fh;
 use crate::quota::{Booking, OperationKind, WriteAsk};

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{FileType, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::node::{Meeting, Node};
-use crate::fs::shown::is_figure;
 use crate::fs::{Attr, Caller, Entry, FileSystem, Found, c_name};
 use crate::id::Ino;
 use crate::quota::{Account, OperationKind};

@@ -30,6 +30,7 @@ mod figures;
 mod file;
 mod handles;
 mod hashing;
+mod in_hand;
 mod links;
 mod lookup;
 mod node;
@@ -40,7 +41,6 @@ mod rename;
 mod resize;
 mod setattr;
 mod setup;
-mod shown;
 mod statfs;
 mod walkers;
 mod xattr;
@@ -70,15 +70,15 @@ pub use date_dirs::Vanished;
 pub use dir::{DirEntry, Listing, OpenedDirectory, Remembered};
 pub use errno::{Errno, FsResult};
 pub use failures::{Damage, Failures};
-pub use figures::Figures;
+pub use figures::PastOperations;
 pub use file::{OpenMode, Opened, WriteAsked};
 pub use handles::Handle;
+pub use in_hand::InHand;
 pub use links::{LinkCharge, MultiLink};
 pub use node::{Node, ROOT_NODE};
 pub use rename::RenameKind;
 pub use resize::Seek;
 pub use setattr::{NewTime, SetAttr};
-pub use shown::PastOperations;
 pub use statfs::Space;
 pub use xattr::XattrAnswer;
 
@@ -162,7 +162,7 @@ pub struct FileSystem {
     hashing: hashing::Hashing,
     known_heads: Arc<dyn KnownHeads>,
     past_operations: Arc<dyn PastOperations>,
-    open_figures: shown::OpenFigures,
+    open_figures: figures::OpenFigures,
     date_dirs: date_dirs::DateDirs,
     tree_lock: Mutex<()>,
     limits_turn: Mutex<()>,

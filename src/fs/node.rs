@@ -16,7 +16,7 @@ use rustix::fs::{FileType, OFlags, Statx, StatxFlags};
 
 use crate::fs::closing::Closing;
 use crate::fs::errno::{Errno, FsResult};
-use crate::fs::shown::is_figure;
+use crate::fs::figures::is_figure;
 use crate::id::Ino;
 use crate::quota::{Account, Booking};
 use crate::store::sealed_file::SealedFile;

@@ -8,8 +8,8 @@ use parking_lot::MutexGuard;
 use rustix::fs::{FileType, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::unless_figure;
 use crate::fs::node::{FileState, Meeting, Node};
-use crate::fs::shown::unless_figure;
 use crate::fs::{FileSystem, c_name, mark};
 use crate::quota::{Account, OperationKind};
 use crate::sealed::length::{SizeOnDisk, classify};

@@ -11,9 +11,9 @@ use parking_lot::MutexGuard;
 use rustix::fs::{FileType, RenameFlags, Statx};
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::{keep_figure, unless_figure};
 use crate::fs::node::{FileState, Meeting, Node, Pin};
 use crate::fs::remove::{Gone, length_under_lock};
-use crate::fs::shown::{keep_figure, unless_figure};
 use crate::fs::{ContentNote, FileSystem, c_name, mark};
 use crate::id::Ino;
 use crate::quota::{Account, ExchangeSide, Moved, Transfer};

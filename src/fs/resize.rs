@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::node::{FileState, Node};
-use crate::fs::shown::is_figure;
 use crate::fs::{Caller, FileSystem};
 use crate::id::Fh;
 use crate::units::Meters;

@@ -12,7 +12,7 @@ use crate::fs::baseline::ContentNote;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{Meeting, Node, Nodes, Pin};
 use crate::fs::{
-    FileSystem, MultiLink, Parts, baseline, committer, date_dirs, failures, handles, hashing, links, refusals, shown,
+    FileSystem, MultiLink, Parts, baseline, committer, date_dirs, failures, figures, handles, hashing, links, refusals,
 };
 use crate::id::Ino;
 use crate::store::sealed_file::{SealedFile, WriteOptions};
@@ -60,7 +60,7 @@ impl FileSystem {
             hashing: hashing::Hashing::default(),
             known_heads: parts.known_heads,
             past_operations: parts.past_operations,
-            open_figures: shown::OpenFigures::default(),
+            open_figures: figures::OpenFigures::default(),
             date_dirs: date_dirs::DateDirs::default(),
             tree_lock: Mutex::new(()),
             limits_turn: Mutex::new(()),

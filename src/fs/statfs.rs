@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::fs::FileSystem;
 use crate::fs::errno::FsResult;
+use crate::fs::figures::is_figure;
 use crate::fs::node::Node;
-use crate::fs::shown::is_figure;
 use crate::quota::{Account, Room};
 
 /// Unit of the figures, and what stat calls the preferred block size.

@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::fs::acl::is_list;
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::figures::is_figure;
 use crate::fs::quota_xattr::QuotaName;
-use crate::fs::shown::is_figure;
 use crate::fs::{Caller, FileSystem, c_name};
 use crate::store::tree::{get_xattr, list_xattr, remove_xattr, set_xattr};
 

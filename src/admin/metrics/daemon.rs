@@ -68,34 +68,34 @@ fn put_failures(services: &Services, registry: &mut Registry) {
 }
 
 fn put_work(services: &Services, registry: &mut Registry) {
-    let figures = services.fs.figures();
+    let in_hand = services.fs.in_hand();
     registry.register(
         "open_files",
         "Open files by what they are open for",
         Gauges(vec![
-            (label("mode", "write"), figures.open_for_writing),
-            (label("mode", "read"), figures.open_for_reading),
+            (label("mode", "write"), in_hand.open_for_writing),
+            (label("mode", "read"), in_hand.open_for_reading),
         ]),
     );
     registry.register(
         "open_directories",
         "Directories that are being listed",
-        Gauges::one(figures.open_directories),
+        Gauges::one(in_hand.open_directories),
     );
     registry.register(
         "unsealed_recordings",
         "Recordings that are being written, or wait to be sealed",
-        Gauges::one(figures.unsealed),
+        Gauges::one(in_hand.unsealed),
     );
     registry.register(
         "recordings_to_hash",
         "Sealed recordings that wait for the hash of their content",
-        Gauges::one(figures.to_hash),
+        Gauges::one(in_hand.to_hash),
     );
     registry.register(
         "recordings_hashed",
         "Recordings whose hash waits to be put into their heads",
-        Gauges::one(figures.hashed),
+        Gauges::one(in_hand.hashed),
     );
     let writer = (services.writer)();
     let behind = writer.behind_by(services.clock.now());
