@@ -1,9 +1,9 @@
-//! Amounts that accounts are charged with, and byte counts as text and back.
+//! Amounts that accounts are charged with, byte counts as text and back, and bytes as hex digits.
 //!
 //! Text in: a suffix letter means powers of 1,024 (`5G`, `5Gi`, `5GiB`), only a plain `B` behind the
 //! letter means powers of 1,000 (`5GB`). Text out: always powers of 1,024. Nothing here rounds a limit.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// What one account counts: plaintext bytes, inodes that are not directories, directories.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -239,6 +239,15 @@ pub fn exact_seconds(seconds: u64) -> String {
     let found = TIME_UNITS.iter().find(|(_, unit_s)| fits(*unit_s));
     let (unit, unit_s) = found.copied().unwrap_or(("s", 1));
     format!("{}{unit}", seconds / unit_s)
+}
+
+/// Bytes as hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // A String takes all.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -10,21 +10,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rustix::fs::{XattrFlags, getxattr, setxattr, statvfs};
+use rustix::fs::statvfs;
 
+use common::quota::{get, set};
 use common::rng::{Rng, content};
 use common::{Errno, KIB, MIB, Mount, RULES, acme_limits, read, refused, run, write_until_refused};
-
-fn set(dir: &Path, name: &str, value: &str) {
-    let name = format!("user.tallyfs.quota.{name}");
-    setxattr(dir, name, value.as_bytes(), XattrFlags::empty()).expect("root sets limits");
-}
-
-fn get(dir: &Path, name: &str) -> String {
-    let mut value = vec![0; 65_536];
-    let bytes = getxattr(dir, format!("user.tallyfs.quota.{name}"), &mut value).expect(name);
-    String::from_utf8_lossy(&value[..bytes]).into_owned()
-}
 
 /// A refusal by a limit is an answer; anything else is not.
 fn allowed<T>(answer: io::Result<T>) -> Option<T> {

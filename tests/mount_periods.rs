@@ -7,23 +7,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{XattrFlags, getxattr, setxattr};
 use serde_json::{Value, json};
 use tallyfs::clock::{Clock, SystemClock};
 
+use common::quota::{get, set};
 use common::wait::until;
 use common::{Errno, Mount, RULES, refused};
-
-fn set(dir: &Path, name: &str, value: &str) {
-    let name = format!("user.tallyfs.quota.{name}");
-    setxattr(dir, name, value.as_bytes(), XattrFlags::empty()).expect("root sets limits");
-}
-
-fn get(dir: &Path, name: &str) -> String {
-    let mut value = vec![0; 65_536];
-    let bytes = getxattr(dir, format!("user.tallyfs.quota.{name}"), &mut value).expect(name);
-    String::from_utf8_lossy(&value[..bytes]).into_owned()
-}
 
 fn told(dir: &Path) -> Value {
     serde_json::from_str(&get(dir, "json")).expect("JSON")

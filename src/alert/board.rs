@@ -9,10 +9,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::notice::{Notice, kind_name};
-use crate::config::{Alerts, NoticeKind, Receiver, hex};
+use crate::config::{Alerts, NoticeKind, Receiver};
 use crate::db::{OutboxRow, OutboxState};
 use crate::id::Ino;
 use crate::quota::{Account, EventKind, Noted};
+use crate::units::hex;
 
 /// Tests that wait to be made; more are refused.
 const TESTS_MAX: usize = 8;

@@ -3,7 +3,8 @@
 use super::exit::{Code, Failure};
 use super::print;
 use crate::admin::secret_hash;
-use crate::config::{Config, Scope, hex};
+use crate::config::{Config, Scope};
+use crate::units::hex;
 
 /// Random bytes of a token.
 const SECRET_BYTES: usize = 32;

@@ -3,12 +3,13 @@
 use crate::quota::ExternalLimits;
 use serde::de::{self, Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::template::{BytesForm, CountForm};
 use crate::quota::Bound;
+use crate::units::hex;
 
 /// Messages of a day, where nobody says otherwise: the quota tracker's default.
 const MESSAGES_DEFAULT: u64 = 50_000;
@@ -176,15 +177,6 @@ impl Serialize for DigestForm {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&hex(&self.0))
     }
-}
-
-/// Bytes as hex digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // A String takes all.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl AdminForm {

@@ -10,7 +10,7 @@ mod past;
 mod rule;
 mod template;
 
-pub use admin::{Admin, AdminSocket, Scope, Token, Tracker, hex};
+pub use admin::{Admin, AdminSocket, Scope, Token, Tracker};
 pub use rule::{DatePart, Rule, Segment};
 pub use template::Template;
 

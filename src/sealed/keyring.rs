@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SealedError;
 use super::keys::Kek;
+use crate::units::hex;
 
 const RING_VERSION: u32 = 1;
 
@@ -140,14 +141,6 @@ impl KeyRing {
     pub fn list(&self) -> Vec<(u32, KeyState)> {
         self.entries.iter().map(|entry| (entry.id, entry.state)).collect()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -31,6 +31,7 @@ pub mod http;
 pub mod http_receiver;
 pub mod load;
 pub mod mount;
+pub mod quota;
 pub mod rng;
 pub mod scan;
 pub mod small_disk;

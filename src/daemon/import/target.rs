@@ -24,7 +24,7 @@ use crate::fs::{
 };
 use crate::id::{Fh, Ino};
 use crate::quota::Account;
-use crate::units::Meters;
+use crate::units::{Meters, hex};
 
 /// How the names of files that are not whole yet begin; so many hex digits follow.
 const HALF_PREFIX: &[u8] = b".tallyfs-import-";
@@ -94,9 +94,7 @@ impl Drop for Half {
 pub fn half_name(name: &CStr) -> OsString {
     let digest = Sha256::digest(name.to_bytes());
     let mut half = HALF_PREFIX.to_vec();
-    for byte in &digest[..HALF_DIGITS / 2] {
-        half.extend(format!("{byte:02x}").into_bytes());
-    }
+    half.extend(hex(&digest[..HALF_DIGITS / 2]).into_bytes());
     OsStr::from_bytes(&half).to_owned()
 }
 
