@@ -115,7 +115,10 @@ fn a_directory_takes_what_is_booked_in_it_along() {
     ledger.set_limits(&other, bytes(400));
     let under_way = moved(&other).expect("it fits");
     assert_eq!(append(&ledger, &chain[2], 0, 40, &mut call), 40);
+    let booked = || [&chain[1], &other].map(|account| account.booked.load().bytes);
+    assert_eq!(booked(), [360, 360], "on both ways while it is under way");
     under_way.commit();
+    assert_eq!(booked(), [0, 360]);
     assert_eq!(
         (chain[1].reserved(), other.reserved()),
         (Meters::ZERO, Meters::of_bytes(360))
