@@ -324,6 +324,7 @@ fn new_file(bare: &Bare, directory: u64, name: &str) -> io::Result<Fh> {
             caller: ROOT,
             drops_privileges: false,
             from_mapping: false,
+            is_repeated: false,
         };
         bare.fs().write(opened.fh, &asked)?;
         Ok(opened.fh)

@@ -6,6 +6,7 @@
 //! STORE/keyring    which keys the store uses (never a key itself)
 //! STORE/data/      the sealed recordings, in the tree that the mount shows
 //! STORE/tallyfs.db usage, limits, periods
+//! STORE/orphans/    deleted recordings that are still open, while a mount is to outlive its daemon
 //! STORE/admin.sock where a running daemon answers programs
 //! ```
 //!
@@ -169,6 +170,11 @@ impl StorePaths {
     /// The SQLite database.
     pub fn database(&self) -> PathBuf {
         self.root.join("tallyfs.db")
+    }
+
+    /// Recordings without a name that somebody has open.
+    pub fn orphans(&self) -> PathBuf {
+        self.root.join("orphans")
     }
 
     /// Where a running daemon answers programs, unless it is told otherwise.

@@ -145,6 +145,7 @@ impl OpenStore {
             unsealed_files_max: descriptors.unsealed_files,
             daemon: this_process(),
             administrators,
+            estate: None,
         };
         let fs = Arc::new(FileSystem::new(parts).map_err(DaemonError::Data)?);
         fs.place_all();

@@ -84,6 +84,7 @@ fn reopen(fs: &FileSystem, path: &[u8]) -> FsResult<()> {
                 caller: root,
                 drops_privileges: false,
                 from_mapping: false,
+                is_repeated: false,
             };
             fs.write(opened.fh, &asked)?;
         }

@@ -91,7 +91,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     // Before anybody can see the mount, so that who sees it is answered.
     let interface = interface::open(&config.admin, parts.store.paths(), services);
     let mounted = parts.mount_plan.mount()?;
-    let session = Session::start(mounted.fd, fs.clone(), threads(&config), requests);
+    let session = Session::start(mounted.fd, fs.clone(), threads(&config), requests, None);
     let session = session.map_err(DaemonError::Session)?;
     let guard = Arc::new(mounted.guard);
     let served = run(

@@ -43,6 +43,7 @@ impl FileSystem {
                 caller,
                 drops_privileges: true,
                 from_mapping: false,
+                is_repeated: false,
             };
             self.write(to.fh, &asked)
         })

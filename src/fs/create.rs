@@ -43,7 +43,7 @@ impl FileSystem {
         how: OpenMode,
         caller: Caller,
     ) -> FsResult<(Entry, Opened)> {
-        let parent = self.nodes.get(parent)?;
+        let parent = self.node(parent)?;
         let name = c_name(name)?;
         let made = self.new_file(&parent, &name, mode, caller);
         match made {
@@ -125,7 +125,7 @@ impl FileSystem {
     /// # Errors
     /// EEXIST, ENOENT; EDQUOT or ENOSPC from a limit.
     pub fn mkdir(&self, parent: u64, name: &OsStr, mode: NewMode, caller: Caller) -> FsResult<Entry> {
-        let parent = self.nodes.get(parent)?;
+        let parent = self.node(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
         keep_figure(&account, &name)?;
@@ -184,7 +184,7 @@ impl FileSystem {
         caller: Caller,
         make: impl FnOnce(BorrowedFd<'_>, &CStr) -> io::Result<()>,
     ) -> FsResult<Entry> {
-        let parent = self.nodes.get(parent)?;
+        let parent = self.node(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
         keep_figure(&account, &name)?;
@@ -236,11 +236,11 @@ impl FileSystem {
     /// # Errors
     /// EXDEV when the new place has other limited accounts above it; EEXIST.
     pub fn link(&self, number: u64, parent: u64, name: &OsStr) -> FsResult<Entry> {
-        let node = self.nodes.get(number)?;
+        let node = self.node(number)?;
         if node.is_directory() {
             return Err(Errno::EPERM);
         }
-        let parent = self.nodes.get(parent)?;
+        let parent = self.node(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
         keep_figure(&account, &name)?;

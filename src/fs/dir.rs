@@ -96,7 +96,7 @@ impl FileSystem {
                 remembered: Remembered::Not,
             });
         }
-        let node = self.nodes.get(number)?;
+        let node = self.node(number)?;
         if !node.is_directory() {
             return Err(Errno::ENOTDIR);
         }
@@ -196,7 +196,9 @@ impl FileSystem {
         if is_figure(fh.0) {
             return self.close_figure(fh);
         }
-        self.handles.remove(fh).map(|_| ())
+        let handle = self.handles.remove(fh)?;
+        self.forget_handle(&handle);
+        Ok(())
     }
 
     /// Makes the names in a directory durable.

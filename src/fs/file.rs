@@ -64,6 +64,8 @@ pub struct WriteAsked<'a> {
     pub drops_privileges: bool,
     /// Dirty pages of a shared mapping: inside the length, whoever wrote them.
     pub from_mapping: bool,
+    /// An earlier process may have written it: to its offset and not to the end, wherever that is by now.
+    pub is_repeated: bool,
 }
 
 impl FileSystem {
@@ -75,7 +77,7 @@ impl FileSystem {
         if is_figure(number) {
             return self.open_figure(number, how);
         }
-        let node = self.nodes.get(number)?;
+        let node = self.node(number)?;
         let opened = self.open_node(&node, how, caller)?;
         self.count(
             &node,
@@ -229,7 +231,7 @@ impl FileSystem {
         if asked.from_mapping {
             return self.write_back_page(node, &mut state, asked);
         }
-        let written = self.write_under_lock(node, &mut state, asked.plain_offset, asked.data, handle.appends);
+        let written = self.write_under_lock(node, &mut state, asked.plain_offset, asked.data, handle.appends && !asked.is_repeated);
         self.list(node, &mut state);
         written
     }
@@ -334,6 +336,7 @@ impl FileSystem {
             return self.close_figure(fh);
         }
         let handle = self.handles.remove(fh)?;
+        self.forget_handle(&handle);
         if handle.stream.is_some() {
             // A directory, whose release an unmount swallowed: it is not counted among the opens.
             return Ok(());

@@ -1,7 +1,7 @@
 //! Open files and directories, by the numbers that the kernel was told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 
@@ -19,7 +19,12 @@ pub struct Handle {
     pub writes: bool,
     /// Of directories: where the reader is.
     pub stream: Option<Stream>,
+    /// Where it is kept for the next process; see [`Handle::slot`].
+    pub kept_slot: AtomicU32,
 }
+
+/// It is not kept.
+const NO_SLOT: u32 = u32::MAX;
 
 impl Handle {
     /// A handle on a file.
@@ -29,6 +34,7 @@ impl Handle {
             appends,
             writes,
             stream: None,
+            kept_slot: NO_SLOT.into(),
         }
     }
 
@@ -39,7 +45,14 @@ impl Handle {
             appends: false,
             writes: false,
             stream: Some(stream),
+            kept_slot: NO_SLOT.into(),
         }
+    }
+
+    /// Where it is kept for the next process.
+    pub fn slot(&self) -> Option<u32> {
+        let slot = self.kept_slot.load(Ordering::Acquire);
+        (slot != NO_SLOT).then_some(slot)
     }
 
     /// What is open.
@@ -69,6 +82,20 @@ pub struct OpenCounts {
 }
 
 impl Handles {
+    /// Handles whose numbers begin behind this one.
+    pub fn behind(last: u64) -> Self {
+        Self {
+            last: last.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a handle that an earlier process numbered.
+    pub fn insert_as(&self, fh: Fh, handle: Handle) {
+        self.count_of(&handle).fetch_add(1, Ordering::Relaxed);
+        self.table.insert(fh.0, Arc::new(handle));
+    }
+
     /// Numbers a handle. No number is used twice.
     pub fn insert(&self, handle: Handle) -> Fh {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;

@@ -28,7 +28,7 @@ impl FileSystem {
             let month = self.look_up_month(parent, name)?;
             return Ok(month.map_or(Found::AbsentForNow, Found::Figure));
         }
-        let parent = self.nodes.get(parent)?;
+        let parent = self.node(parent)?;
         let name = c_name(name)?;
         let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
         match found {
@@ -175,7 +175,7 @@ impl FileSystem {
         if is_figure(number) {
             return self.figure_attr(number);
         }
-        let node = self.nodes.get(number)?;
+        let node = self.node(number)?;
         self.count(&node, OperationKind::Stat);
         self.attr_of(&node)
     }
@@ -194,19 +194,20 @@ impl FileSystem {
     pub(super) fn attr_of(&self, node: &Arc<Node>) -> FsResult<Attr> {
         if !node.is_file() {
             let stat = node.with_path(&self.tree, |fd| stat_fd(fd))?;
-            return Ok(Attr::of(&stat, None));
+            return Ok(self.without_hidden_name(node, Attr::of(&stat, None)));
         }
         {
             let state = node.file.state.lock();
             if let Some(sealed) = &state.sealed {
                 // Under the lock, or sealing could be seen half-way in the times.
                 let stat = stat_fd(&**sealed.backing())?;
-                return Ok(Attr::of(&stat, Some(sealed.plain_length())));
+                let attr = Attr::of(&stat, Some(sealed.plain_length()));
+                return Ok(self.without_hidden_name(node, attr));
             }
         }
         let stat = node.with_path(&self.tree, |fd| stat_fd(fd))?;
         let length = self.length_of(node, &stat)?;
-        Ok(Attr::of(&stat, Some(length)))
+        Ok(self.without_hidden_name(node, Attr::of(&stat, Some(length))))
     }
 
     /// The kernel forgets `count` look-ups of an inode.
@@ -219,7 +220,7 @@ impl FileSystem {
     /// # Errors
     /// EINVAL for anything else.
     pub fn readlink(&self, number: u64) -> FsResult<Vec<u8>> {
-        let node = self.nodes.get(number)?;
+        let node = self.node(number)?;
         node.with_path(&self.tree, |fd| {
             Ok(rustix::fs::readlinkat(fd, c"", Vec::new())?.into_bytes())
         })

@@ -31,6 +31,7 @@ mod file;
 mod handles;
 mod hashing;
 mod in_hand;
+mod kept;
 mod links;
 mod lookup;
 mod node;
@@ -42,6 +43,7 @@ mod resize;
 mod setattr;
 mod setup;
 mod statfs;
+mod take_over;
 mod walkers;
 mod xattr;
 
@@ -74,12 +76,14 @@ pub use figures::PastOperations;
 pub use file::{OpenMode, Opened, WriteAsked};
 pub use handles::Handle;
 pub use in_hand::InHand;
+pub use kept::{Kept, is_repeated};
 pub use links::{LinkCharge, MultiLink};
 pub use node::{Node, ROOT_NODE};
 pub use rename::RenameKind;
 pub use resize::Seek;
 pub use setattr::{NewTime, SetAttr};
 pub use statfs::Space;
+pub use take_over::{Estate, TakenOver, open_estate};
 pub use xattr::XattrAnswer;
 
 /// Who asks.
@@ -139,6 +143,8 @@ pub struct Parts {
     pub daemon: Caller,
     /// Group whose members may set limits; without one, root alone.
     pub administrators: Option<u32>,
+    /// What makes the mount outlive this process, where somebody keeps it.
+    pub estate: Option<Estate>,
 }
 
 /// The file system: one call for each request.
@@ -154,6 +160,7 @@ pub struct FileSystem {
     clock: Arc<dyn Clock>,
     daemon: Caller,
     administrators: Option<u32>,
+    estate: Option<Estate>,
     write_options: WriteOptions,
     refusals: refusals::Refusals,
     failures: Failures,

@@ -21,6 +21,7 @@ use crate::id::Ino;
 use crate::quota::{Account, Booking};
 use crate::store::sealed_file::SealedFile;
 use crate::store::tree::{Anchor, Tree};
+use crate::sys::FileHandle;
 
 /// FUSE's number for the root, whatever the backing inode is.
 pub const ROOT_NODE: u64 = 1;
@@ -209,6 +210,17 @@ impl Node {
     pub fn keep(&self, held: Option<Arc<File>>) {
         if let Some(held) = held {
             let _ = self.held.set(held);
+        }
+    }
+
+    /// The kernel's handle of the inode, which outlives this process.
+    ///
+    /// # Errors
+    /// Where the backing file system has none.
+    pub fn handle(&self, tree: &Tree) -> io::Result<FileHandle> {
+        match &self.anchor {
+            Anchor::Handle(handle) => Ok(handle.clone()),
+            Anchor::Descriptor(fd) => tree.handle_of(fd),
         }
     }
 

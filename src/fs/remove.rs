@@ -31,7 +31,7 @@ impl FileSystem {
     /// # Errors
     /// ENOENT, EISDIR.
     pub fn unlink(&self, parent: u64, name: &OsStr) -> FsResult<()> {
-        let parent = self.nodes.get(parent)?;
+        let parent = self.node(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
         let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));
@@ -52,7 +52,15 @@ impl FileSystem {
             Some(held) => Ok(stat_fd(held)?),
             None => node.with_path(&self.tree, |fd| stat_fd(fd)),
         });
-        parent.with_path(&self.tree, |dir| unlink(dir, &name))?;
+        let is_orphan = is_last && state.opens > 0;
+        if is_orphan {
+            self.keep_orphan(node)?;
+        }
+        let removed = parent.with_path(&self.tree, |dir| unlink(dir, &name));
+        if is_orphan && removed.is_err() {
+            self.let_orphan_go(node);
+        }
+        removed?;
         node.keep(held);
         self.ledger.count_operation(&account, OperationKind::Delete);
         self.name_gone(
@@ -97,6 +105,7 @@ impl FileSystem {
     /// The last name and the last handle are gone.
     pub(super) fn uncharge_unlinked(&self, node: &Arc<Node>, state: &mut FileState, bytes: u64) {
         let home = node.home();
+        self.let_orphan_go(node);
         self.ledger.uncharge(&home, Meters::of_file(bytes));
         self.count_gone(node, &home, bytes);
         state.sealed = None;
@@ -118,7 +127,7 @@ impl FileSystem {
     /// # Errors
     /// ENOENT, ENOTDIR, ENOTEMPTY.
     pub fn rmdir(&self, parent: u64, name: &OsStr) -> FsResult<()> {
-        let parent = self.nodes.get(parent)?;
+        let parent = self.node(parent)?;
         let name = c_name(name)?;
         let account = self.account_of(&parent)?;
         let found = parent.with_path(&self.tree, |dir| self.tree.stat_at(dir, &name));

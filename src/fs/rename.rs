@@ -65,7 +65,7 @@ impl FileSystem {
         new_name: &OsStr,
         kind: RenameKind,
     ) -> FsResult<()> {
-        let (from_dir, to_dir) = (self.nodes.get(parent)?, self.nodes.get(new_parent)?);
+        let (from_dir, to_dir) = (self.node(parent)?, self.node(new_parent)?);
         let (name, new_name) = (c_name(name)?, c_name(new_name)?);
         let from = Side {
             dir: &from_dir,
@@ -289,7 +289,18 @@ impl FileSystem {
             }
             _ => None,
         };
-        self.rename_on_disk(from, to, flags)?;
+        let orphan = match (victim, gone, &victim_state) {
+            (Some((_, node)), Some(Gone { names: 1, .. }), Some(state)) if state.opens > 0 => Some(node),
+            _ => None,
+        };
+        if let Some(node) = orphan {
+            self.keep_orphan(node)?;
+        }
+        let renamed = self.rename_on_disk(from, to, flags);
+        if let (Some(node), Err(_)) = (orphan, &renamed) {
+            self.let_orphan_go(node);
+        }
+        renamed?;
         if let Some((_, node)) = victim {
             node.keep(held);
         }
@@ -298,6 +309,7 @@ impl FileSystem {
             self.links
                 .moved(&self.ledger, source_node.ino, &from.account, &to.account);
         }
+        self.note_home(source_node, &new_home);
         *source_node.file.home.write() = new_home;
         if let (Some((_, node)), Some(state), Some(gone)) = (victim, victim_state.as_mut(), gone) {
             if credit == Meters::ZERO {
@@ -362,6 +374,7 @@ impl FileSystem {
                 *node.file.home.write() = new_home;
             }
         } else {
+            self.note_home(node, &new.account);
             *node.file.home.write() = new.account.clone();
         }
         Ok(())

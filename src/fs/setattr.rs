@@ -42,7 +42,7 @@ impl FileSystem {
     /// # Errors
     /// As truncate, chmod, chown and utimensat.
     pub fn setattr(&self, number: u64, set: &SetAttr, caller: Caller) -> FsResult<Attr> {
-        let node = self.nodes.get(number)?;
+        let node = self.node(number)?;
         if let Some(length) = set.plain_length {
             self.truncate_node(&node, length)?;
             self.drop_privileges(&node, caller)?;

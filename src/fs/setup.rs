@@ -41,7 +41,7 @@ impl FileSystem {
         Ok(Self {
             nodes: Arc::new(Nodes::new(root, parts.tree.clone())),
             tree: parts.tree,
-            handles: handles::Handles::default(),
+            handles: handles::Handles::behind(parts.estate.as_ref().map_or(0, |estate| estate.kept.first_number())),
             ledger: parts.ledger,
             links,
             dirty: parts.dirty,
@@ -53,6 +53,7 @@ impl FileSystem {
             clock: parts.clock,
             daemon: parts.daemon,
             administrators: parts.administrators,
+            estate: parts.estate,
             refusals: refusals::Refusals::default(),
             failures: failures::Failures::default(),
             committer: committer::Committer::new(parts.unsealed_files_max),

@@ -35,7 +35,7 @@ impl FileSystem {
         let account = if is_figure(number) {
             self.tenant_of_figure(number)?
         } else {
-            self.paying_account(&*self.nodes.get(number)?)?
+            self.paying_account(&*self.node(number)?)?
         };
         let disk = rustix::fs::fstatvfs(self.tree.root())?;
         let disk_free = disk.f_bavail.saturating_mul(disk.f_frsize) / BLOCK_BYTES;

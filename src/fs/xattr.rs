@@ -27,7 +27,7 @@ impl FileSystem {
     /// # Errors
     /// EOPNOTSUPP for names of other kinds; see [`QuotaName`] for those that are kept for the file system itself.
     pub fn setxattr(&self, number: u64, name: &OsStr, value: &[u8], flags: i32, caller: Caller) -> FsResult<()> {
-        let node = self.nodes.get(number)?;
+        let node = self.node(number)?;
         if let Some(quota) = QuotaName::of(name) {
             return self.set_quota(&node, quota, value, flags, caller);
         }
@@ -50,14 +50,14 @@ impl FileSystem {
             return Err(Errno::EOPNOTSUPP);
         }
         if let Some(quota) = QuotaName::of(name) {
-            let text = self.quota_value(&self.nodes.get(number)?, quota)?;
+            let text = self.quota_value(&self.node(number)?, quota)?;
             return sized(text.into_bytes(), bytes_max);
         }
         if !is_shown(name.as_bytes()) {
             // No more than setting one is: `ls -l` then asks for labels of security once, not for each file.
             return Err(Errno::EOPNOTSUPP);
         }
-        let (node, name) = (self.nodes.get(number)?, c_name(name)?);
+        let (node, name) = (self.node(number)?, c_name(name)?);
         answer(bytes_max, |buffer| {
             node.with_path(&self.tree, |fd| get_xattr(fd, &name, buffer))
         })
@@ -71,7 +71,7 @@ impl FileSystem {
         if is_figure(number) {
             return sized(Vec::new(), bytes_max);
         }
-        let node = self.nodes.get(number)?;
+        let node = self.node(number)?;
         let mut all = vec![0; LIST_BYTES_MAX];
         let bytes = node.with_path(&self.tree, |fd| list_xattr(fd, &mut all))?;
         let shown: Vec<u8> = all[..bytes]
@@ -88,7 +88,7 @@ impl FileSystem {
     /// # Errors
     /// ENODATA; the others as for setting.
     pub fn removexattr(&self, number: u64, name: &OsStr, caller: Caller) -> FsResult<()> {
-        let node = self.nodes.get(number)?;
+        let node = self.node(number)?;
         if let Some(quota) = QuotaName::of(name) {
             return self.remove_quota(&node, quota, caller);
         }

@@ -16,12 +16,13 @@ use fuser::{
 };
 
 use crate::fs::{
-    CopyEnd, Entry, FileSystem, Found, FsResult, Listing, NewMode, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
+    CopyEnd, Entry, Errno, FileSystem, Found, FsResult, Listing, NewMode, OpenMode, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
 };
 use crate::fuse::convert::{
     TTL, absent, attr, caller, errno, fopen_flags, generation, kind, listing_flags, new_time, open_mode, without_entry,
 };
 use crate::fuse::readers::{Readers, Takes};
+use crate::fuse::repeated::{Name, gone, is_sent_again, made, rename};
 use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
 use crate::fuse::sync_gate::SyncGate;
 use crate::id::Fh;
@@ -165,29 +166,31 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
         let mode = NewMode { bits: mode, umask };
-        let made = self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request));
-        reply_entry(made, reply);
+        let entry = self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request));
+        reply_entry(made(&self.fs, request, entry, parent, name), reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
         let mode = NewMode { bits: mode, umask };
-        reply_entry(self.fs.mkdir(parent.0, name, mode, caller(request)), reply);
+        let entry = self.fs.mkdir(parent.0, name, mode, caller(request));
+        reply_entry(made(&self.fs, request, entry, parent, name), reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Unlink);
-        reply_empty(self.fs.unlink(parent.0, name), reply);
+        reply_empty(gone(request, self.fs.unlink(parent.0, name), Errno::ENOENT), reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Unlink);
-        reply_empty(self.fs.rmdir(parent.0, name), reply);
+        reply_empty(gone(request, self.fs.rmdir(parent.0, name), Errno::ENOENT), reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
-        reply_entry(self.fs.symlink(parent.0, link_name, target, caller(request)), reply);
+        let entry = self.fs.symlink(parent.0, link_name, target, caller(request));
+        reply_entry(made(&self.fs, request, entry, parent, link_name), reply);
     }
 
     fn rename(
@@ -207,19 +210,32 @@ impl Filesystem for Adapter {
             bits if bits == RenameFlags::RENAME_EXCHANGE.bits() => RenameKind::Exchange,
             _ => return reply.error(fuser::Errno::EINVAL),
         };
-        reply_empty(self.fs.rename(parent.0, name, newparent.0, newname, kind), reply);
+        let from = Name { parent, name };
+        let to = Name {
+            parent: newparent,
+            name: newname,
+        };
+        reply_empty(rename(&self.fs, request, from, to, kind), reply);
     }
 
     fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
-        reply_entry(self.fs.link(ino.0, newparent.0, newname), reply);
+        let entry = self.fs.link(ino.0, newparent.0, newname);
+        reply_entry(made(&self.fs, request, entry, newparent, newname), reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Open);
         let how = open_mode(flags);
-        match self.fs.open(ino.0, how, caller(request)) {
-            Ok(opened) => reply.opened(FileHandle(opened.fh.0), fopen_flags(&opened, how)),
+        let before = is_sent_again(request).then(|| self.fs.opened_before(request.unique().0));
+        let opened = before
+            .flatten()
+            .map_or_else(|| self.fs.open(ino.0, how, caller(request)), Ok);
+        match opened {
+            Ok(opened) => {
+                self.fs.keep(opened.fh, request.unique().0);
+                reply.opened(FileHandle(opened.fh.0), fopen_flags(&opened, how));
+            }
             Err(e) => reply.error(errno(e)),
         }
     }
@@ -271,6 +287,7 @@ impl Filesystem for Adapter {
             caller: caller(request),
             drops_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
             from_mapping: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+            is_repeated: is_sent_again(request),
         };
         match self.fs.write(Fh(fh.0), &asked) {
             Ok(bytes) => reply.written(bytes as u32),
@@ -312,8 +329,12 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Open);
-        match self.fs.opendir(ino.0) {
-            Ok(opened) => reply.opened(FileHandle(opened.fh.0), listing_flags(opened)),
+        let before = is_sent_again(request).then(|| self.fs.directory_opened_before(request.unique().0));
+        match before.flatten().map_or_else(|| self.fs.opendir(ino.0), Ok) {
+            Ok(opened) => {
+                self.fs.keep(opened.fh, request.unique().0);
+                reply.opened(FileHandle(opened.fh.0), listing_flags(opened));
+            }
             Err(e) => reply.error(errno(e)),
         }
     }
@@ -402,7 +423,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
-        reply_empty(self.fs.setxattr(ino.0, name, value, flags, caller(request)), reply);
+        let set = self.fs.setxattr(ino.0, name, value, flags, caller(request));
+        reply_empty(gone(request, set, Errno::EEXIST), reply);
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -417,7 +439,8 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
-        reply_empty(self.fs.removexattr(ino.0, name, caller(request)), reply);
+        let removed = self.fs.removexattr(ino.0, name, caller(request));
+        reply_empty(gone(request, removed, Errno(libc::ENODATA)), reply);
     }
 
     fn access(&self, request: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -439,14 +462,27 @@ impl Filesystem for Adapter {
         let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
         let how = open_mode(OpenFlags(flags));
         let mode = NewMode { bits: mode, umask };
-        match self.fs.create(parent.0, name, mode, how, caller(request)) {
-            Ok((entry, opened)) => reply.created(
-                &TTL,
-                &attr(&entry.attr),
-                generation(entry.generation),
-                FileHandle(opened.fh.0),
-                fopen_flags(&opened, how),
-            ),
+        let before = is_sent_again(request).then(|| self.fs.opened_before(request.unique().0));
+        let created = match before.flatten() {
+            Some(opened) => self.fs.made_before(parent.0, name).map(|entry| (entry, opened)),
+            None => {
+                // What is there was made by the process before.
+                let exclusive = how.exclusive && !is_sent_again(request);
+                let how = OpenMode { exclusive, ..how };
+                self.fs.create(parent.0, name, mode, how, caller(request))
+            }
+        };
+        match created {
+            Ok((entry, opened)) => {
+                self.fs.keep(opened.fh, request.unique().0);
+                reply.created(
+                    &TTL,
+                    &attr(&entry.attr),
+                    generation(entry.generation),
+                    FileHandle(opened.fh.0),
+                    fopen_flags(&opened, how),
+                );
+            }
             Err(e) => reply.error(errno(e)),
         }
     }

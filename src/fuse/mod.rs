@@ -5,8 +5,10 @@
 
 mod adapter;
 mod convert;
+mod handshake;
 mod look_out;
 mod readers;
+mod repeated;
 mod session;
 mod sync_gate;
 

@@ -2,13 +2,14 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use fuser::{Config, INodeNo, InitFlags, KernelConfig, Notifier, SessionACL};
 
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, Kept};
 use crate::fuse::adapter::Adapter;
+use crate::fuse::handshake::{ask_again, shake_hands};
 use crate::fuse::readers::Readers;
 use crate::metrics::RequestTimes;
 
@@ -53,17 +54,35 @@ pub struct Session {
 }
 
 impl Session {
-    /// Shakes hands with the kernel over the descriptor of a fresh mount; `times` are where requests are counted.
+    /// Shakes hands with the kernel over the descriptor of a fresh mount, or goes on where an earlier process stopped, of
+    /// which `kept` tells; `times` are where requests are counted.
     ///
     /// # Errors
     /// When the kernel is too old or the mount is gone already.
-    pub fn start(fd: OwnedFd, fs: Arc<FileSystem>, threads: usize, times: Arc<RequestTimes>) -> io::Result<Self> {
+    pub fn start(
+        fd: OwnedFd,
+        fs: Arc<FileSystem>,
+        threads: usize,
+        times: Arc<RequestTimes>,
+        kept: Option<&Kept>,
+    ) -> io::Result<Self> {
         let mut config = Config::default();
         config.n_threads = Some(threads);
         // Who may ask is the kernel's business (allow_other, default_permissions).
         let readers = Readers::new(threads, fd.try_clone()?, times)?;
         let adapter = Adapter::new(fs, threads, readers);
-        let inner = fuser::Session::from_fd(adapter, fd, SessionACL::All, config)?;
+        let known = kept.and_then(Kept::greeting);
+        let is_taken_over = known.is_some();
+        let (inner, greeting) = shake_hands(fd.as_fd(), known, |socket| {
+            fuser::Session::from_fd(adapter, socket, SessionACL::All, config)
+        })?;
+        if is_taken_over {
+            ask_again(&fd).unwrap_or_else(|e| {
+                log::error!("whoever was waiting for an answer when the last process died waits on: {e} (Linux 6.9 is needed)");
+            });
+        } else if let Some(kept) = kept {
+            kept.set_greeting(&greeting);
+        }
         Ok(Self { inner })
     }
 

@@ -21,13 +21,14 @@ use crate::store::files::{Found, Range, walk};
 use crate::store::sealed_file::{SealedFile, Stretch};
 
 /// What belongs into a store besides names that begin as below.
-const OWN_NAMES: [&str; 9] = [
+const OWN_NAMES: [&str; 10] = [
     // Left by a daemon that was killed.
     "admin.sock",
     "version",
     "lock",
     "keyring",
     "data",
+    "orphans",
     "tallyfs.db",
     "scrub.state",
     "lost+found",

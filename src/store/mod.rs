@@ -7,5 +7,6 @@ pub mod error;
 #[doc(hidden)]
 pub mod fault_points;
 pub mod files;
+pub mod orphans;
 pub mod sealed_file;
 pub mod tree;

@@ -173,6 +173,11 @@ impl Tree {
         }
     }
 
+    /// Whether an inode that is open can be opened again by the next process.
+    pub fn opens_by_handle(&self) -> bool {
+        self.by_handle
+    }
+
     /// Lends an `O_PATH` descriptor of an anchored inode.
     ///
     /// # Errors

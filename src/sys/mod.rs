@@ -5,13 +5,16 @@
 #![allow(unsafe_code)]
 
 pub mod allocator;
+pub mod descriptors;
 pub mod file_context;
 pub mod file_handle;
 pub mod groups;
 pub mod limits;
 pub mod locked_bytes;
+pub mod shared_words;
 pub mod thread_groups;
 
 pub use file_handle::FileHandle;
 pub use locked_bytes::LockedBytes;
+pub use shared_words::SharedWords;
 pub use thread_groups::thread_groups;

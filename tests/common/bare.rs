@@ -102,6 +102,7 @@ impl Bare {
             caller: ROOT,
             drops_privileges: false,
             from_mapping: false,
+            is_repeated: false,
         };
         self.fs().write(fh, &asked)
     }

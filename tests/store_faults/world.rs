@@ -159,6 +159,7 @@ impl Mounted {
             clock: Arc::new(SystemClock::new()),
             unsealed_files_max: usize::MAX,
             administrators: None,
+            estate: None,
             daemon: ROOT,
             known_heads: Arc::new(NoBaseline),
             past_operations: Arc::new(NoBaseline),
@@ -183,6 +184,7 @@ impl Mounted {
                 caller: ROOT,
                 drops_privileges: false,
                 from_mapping: false,
+                is_repeated: false,
             },
         )
     }

@@ -161,6 +161,7 @@ impl BareSide {
             caller: ROOT,
             drops_privileges: false,
             from_mapping: false,
+            is_repeated: false,
         };
         self.fs().write(fh, &asked)
     }

@@ -323,6 +323,7 @@ impl Target {
                 caller: self.us,
                 drops_privileges: false,
                 from_mapping: false,
+                is_repeated: false,
             };
             done += self.ask(half.parent, "write", || self.fs.write(fh, &asked))?;
         }
