@@ -71,6 +71,12 @@ impl Clock for SystemClock {
     }
 }
 
+/// Time since the machine began, by the clock that all its processes share.
+pub fn machine_monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}
+
 /// A clock that stands still until it is moved. For tests.
 #[derive(Debug, Default)]
 pub struct ManualClock {

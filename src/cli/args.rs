@@ -99,6 +99,12 @@ pub struct MountArgs {
     /// Limits and key.
     #[command(flatten)]
     pub settings: SettingsArgs,
+    /// Keep the mount alive when its daemon dies or is upgraded: the next one takes it over. Needs root
+    #[arg(long)]
+    pub supervise: bool,
+    /// With --supervise: give up after so many daemons in a row that ended within a second
+    #[arg(long, value_name = "COUNT", default_value_t = 10, requires = "supervise", value_parser = clap::value_parser!(u32).range(1..))]
+    pub give_up_after: u32,
     /// Stay in the foreground, which is the only way there is
     #[arg(short = 'f', long)]
     pub foreground: bool,

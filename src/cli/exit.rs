@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::daemon::DaemonError;
 use crate::daemon::import::ImportError;
+use crate::daemon::keeper::KeeperError;
 use crate::daemon::layout::LayoutError;
 use crate::daemon::mount_point::MountPointError;
 
@@ -62,6 +63,16 @@ impl From<DaemonError> for Failure {
             DaemonError::Administrators { .. } => Code::Config,
             DaemonError::MountPoint(_) | DaemonError::Mount(_) => Code::Mount,
             _ => Code::Failed,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<KeeperError> for Failure {
+    fn from(error: KeeperError) -> Self {
+        let code = match &error {
+            KeeperError::GivenUp { .. } => Code::Mount,
+            KeeperError::System(_) | KeeperError::Start { .. } => Code::Failed,
         };
         Self::new(code, error)
     }

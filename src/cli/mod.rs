@@ -19,6 +19,7 @@ mod salvage;
 mod scrub;
 mod status;
 mod subject;
+mod supervise;
 mod table;
 mod token;
 mod usage;
@@ -64,6 +65,9 @@ fn start_log() {
 fn run(command: Command) -> Result<Code, Failure> {
     match command {
         Command::Mount(args) => {
+            if args.supervise {
+                return supervise::run(&args, &environment);
+            }
             let request = request::build(args, &environment)?;
             crate::daemon::run(request)?;
             Ok(Code::Done)

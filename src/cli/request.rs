@@ -11,7 +11,9 @@ use super::exit::{Code, Failure};
 use super::variables;
 use crate::config::Config;
 use crate::daemon::MountRequest;
+use crate::daemon::inheritance::Inheritance;
 use crate::daemon::key_file::{self, KeyChoice};
+use crate::daemon::notify::Notifier;
 use crate::daemon::options::MountOptions;
 use crate::quota::{Bound, LimitKey};
 use crate::units::parse_bytes;
@@ -32,6 +34,8 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
         options,
         config,
         key,
+        notifier: Notifier::from_env(environment),
+        inheritance: Inheritance::take(environment),
     })
 }
 

@@ -7,7 +7,9 @@
 pub mod accept;
 pub mod baseline;
 pub mod import;
+pub mod inheritance;
 mod interface;
+pub mod keeper;
 pub mod key_file;
 pub mod key_ring;
 pub mod layout;
@@ -15,26 +17,31 @@ mod ledger_load;
 pub mod mount;
 pub mod mount_point;
 pub mod mount_table;
+pub mod notify;
 pub mod open_store;
 pub mod options;
 pub mod repair;
 mod serve;
 pub mod signals;
 mod start_up;
+mod succession;
 mod watchman;
 mod write_back;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::sealed::keyring::KeyRing;
 
+use inheritance::Inheritance;
 use key_file::{KeyChoice, KeyError};
 use layout::{LayoutError, Store};
 use mount::{MountError, MountPlan};
 use mount_point::MountPointError;
+use mount_table::{FS_TYPE, MountEntry, MountTable};
+use notify::Notifier;
 use options::MountOptions;
 
 /// Everything a mount was asked for, after command line, environment and `-o` were merged.
@@ -50,6 +57,10 @@ pub struct MountRequest {
     pub config: Config,
     /// Where the key comes from.
     pub key: KeyChoice,
+    /// Who is told how it goes.
+    pub notifier: Notifier,
+    /// What the process before this one left.
+    pub inheritance: Option<Inheritance>,
 }
 
 /// What `run` has got ready for `serve`.
@@ -62,6 +73,10 @@ pub struct Parts {
     pub config: Config,
     /// The mount to be made, as late as possible.
     pub mount_plan: MountPlan,
+    /// Who is told how it goes.
+    pub notifier: Notifier,
+    /// What the process before this one left, if its mount is still there.
+    pub inheritance: Option<Inheritance>,
 }
 
 /// Why a mount ended with an error.
@@ -123,9 +138,10 @@ pub fn run(request: MountRequest) -> Result<(), DaemonError> {
 }
 
 /// Everything before recovery: store, lock, mount point and key.
-fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
+fn prepare(mut request: MountRequest) -> Result<Parts, DaemonError> {
     let mut store = Store::open(&request.store)?;
-    let mount_point = mount_point::prepare(&request.mount_point, &store.paths().root, request.options.nonempty)?;
+    let left = request.inheritance.take();
+    let (mount_point, inheritance) = claim(&request, left, &store.paths().root)?;
     store.note_holder(Some(&mount_point))?;
     let ring = key_file::obtain(&store, request.key, SystemClock::new().now().as_secs())?;
     if store.is_new() {
@@ -143,5 +159,26 @@ fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
         ring,
         config: request.config,
         mount_plan,
+        notifier: request.notifier,
+        inheritance,
     })
+}
+
+/// The mount point: that of the mount that was left, which nobody looks at before it is served, or one that is free.
+fn claim(
+    request: &MountRequest,
+    inheritance: Option<Inheritance>,
+    store: &Path,
+) -> Result<(PathBuf, Option<Inheritance>), DaemonError> {
+    if let Some(inheritance) = inheritance {
+        let mount_point = mount_point::without_a_look(&request.mount_point)?;
+        let table = MountTable::read().map_err(DaemonError::Data)?;
+        let is_left = |entry: &MountEntry| entry.fs_type == FS_TYPE && entry.source == store;
+        if table.topmost(&mount_point).is_some_and(is_left) {
+            return Ok((mount_point, Some(inheritance)));
+        }
+        log::warn!("{}: the mount that was left is gone; mounting anew", mount_point.display());
+    }
+    let mount_point = mount_point::prepare(&request.mount_point, store, request.options.nonempty)?;
+    Ok((mount_point, None))
 }

@@ -149,7 +149,7 @@ impl MountPlan {
         let table = MountTable::read().map_err(failed("list mounts for", &self.mount_point))?;
         let entry = table
             .topmost(&self.mount_point)
-            .filter(|entry| entry.fs_type == FS_TYPE && entry.source == self.store)
+            .filter(|entry| self.is_ours(entry))
             .ok_or_else(|| MountError::Vanished(self.mount_point.clone()))?
             .clone();
         let guard = MountGuard {
@@ -157,6 +157,26 @@ impl MountPlan {
             is_done: AtomicBool::new(false),
         };
         Ok(Mounted { fd, guard })
+    }
+
+    /// The mount of an earlier process of this store, whose connection was kept; `None` when it is not there any more.
+    ///
+    /// # Errors
+    /// The mount table cannot be read.
+    pub fn take_over(&self, connection: OwnedFd) -> Result<Option<Mounted>, MountError> {
+        let table = MountTable::read().map_err(failed("list mounts for", &self.mount_point))?;
+        let entry = table.topmost(&self.mount_point).filter(|entry| self.is_ours(entry));
+        Ok(entry.map(|entry| Mounted {
+            fd: connection,
+            guard: MountGuard {
+                entry: entry.clone(),
+                is_done: AtomicBool::new(false),
+            },
+        }))
+    }
+
+    fn is_ours(&self, entry: &MountEntry) -> bool {
+        entry.fs_type == FS_TYPE && entry.source == self.store
     }
 
     fn mount_as_root(&self) -> Result<OwnedFd, MountError> {
@@ -280,6 +300,13 @@ impl MountGuard {
     }
 }
 
+impl MountGuard {
+    /// The mount stays: another process serves it from now on.
+    pub fn leave(&self) {
+        self.is_done.store(true, Ordering::Release);
+    }
+}
+
 impl Drop for MountGuard {
     fn drop(&mut self) {
         if let Err(e) = self.unmount() {
@@ -296,6 +323,19 @@ pub(super) fn detach_dead(path: &Path) -> io::Result<()> {
         run_helper(path, "-uz")
     };
     result.map_err(io::Error::other)
+}
+
+/// Detaches the mount of `store` at `path`, which nobody serves, where there is one; never that of another store.
+///
+/// # Errors
+/// See [`MountError`].
+pub(super) fn detach_of_store(path: &Path, store: &Path) -> Result<(), MountError> {
+    let table = MountTable::read().map_err(failed("list mounts for", path))?;
+    let is_ours = |entry: &MountEntry| entry.fs_type == FS_TYPE && entry.source == store;
+    if table.topmost(path).is_some_and(is_ours) {
+        detach_dead(path).map_err(failed("detach", path))?;
+    }
+    Ok(())
 }
 
 fn unmount(path: &Path) -> Result<Unmounted, MountError> {

@@ -97,18 +97,24 @@ pub fn prepare(path: &Path, store: &Path, nonempty: bool) -> Result<PathBuf, Mou
 /// The real path. A dead FUSE mount cannot be looked at, so there the directory above it answers.
 fn resolve(path: &Path) -> Result<PathBuf, MountPointError> {
     match fs::canonicalize(path) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
-            let dead = || MountPointError::Dead { path: path.to_owned() };
-            let name = path.file_name().ok_or_else(dead)?;
-            let parent = match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            };
-            let parent = fs::canonicalize(parent).map_err(failed("find", parent))?;
-            Ok(parent.join(name))
-        }
+        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => without_a_look(path),
         other => other.map_err(failed("find", path)),
     }
+}
+
+/// The real path of a mount point where nobody may look, because nobody answers there yet.
+///
+/// # Errors
+/// The directory above is missing.
+pub fn without_a_look(path: &Path) -> Result<PathBuf, MountPointError> {
+    let dead = || MountPointError::Dead { path: path.to_owned() };
+    let name = path.file_name().ok_or_else(dead)?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let parent = fs::canonicalize(parent).map_err(failed("find", parent))?;
+    Ok(parent.join(name))
 }
 
 fn refuse_mounted(path: &Path, store: &Path) -> Result<(), MountPointError> {

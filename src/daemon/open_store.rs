@@ -23,13 +23,14 @@ use crate::daemon::layout::StorePaths;
 use crate::daemon::start_up::{self, Started, Way};
 use crate::daemon::write_back::WriteBack;
 use crate::db::{Ask, Database, Error, TermsRow, Writer};
-use crate::fs::{Caller, FileSystem};
+use crate::fs::{Caller, Estate, FileSystem, Kept, TakenOver, open_estate};
 use crate::id::Ino;
 use crate::quota::{External, Ledger, SavedExternal};
 use crate::recovery::Unclean;
 use crate::sealed::keyring::KeyRing;
 use crate::sealed::row_mac::RowKey;
 use crate::store::dirty_log::DirtyLog;
+use crate::store::orphans::Orphans;
 use crate::store::tree::{AccessTimes, Tree};
 
 pub use crate::daemon::start_up::Trust;
@@ -57,6 +58,8 @@ pub struct Opening<'a> {
     pub boot_id: [u8; 16],
     /// Whether what the database says may be taken for what is on disk.
     pub trust: Trust,
+    /// Memory of open handles, where somebody keeps the mount when this process ends.
+    pub kept: Option<Arc<Kept>>,
 }
 
 /// Whether requests can still come while the store is put away.
@@ -79,6 +82,8 @@ pub struct Recovered {
     pub damaged_count: usize,
     /// From the beginning to the last of them.
     pub took: Duration,
+    /// Handles of the process before.
+    pub taken_over: TakenOver,
 }
 
 /// A store in use.
@@ -111,6 +116,7 @@ impl OpenStore {
             access_times,
             boot_id,
             trust,
+            kept,
         } = opening;
         let begun = clock.monotonic();
         let administrators = config.access.administrators.as_deref().map(group).transpose()?;
@@ -132,6 +138,7 @@ impl OpenStore {
         let ring = Arc::new(ring);
         let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
         let known = Arc::new(Known::new(database.path(), ring.clone()));
+        let estate = estate(kept.filter(|_| tree.opens_by_handle()), &paths.orphans()).map_err(DaemonError::Data)?;
         let parts = crate::fs::Parts {
             tree,
             ledger,
@@ -145,12 +152,13 @@ impl OpenStore {
             unsealed_files_max: descriptors.unsealed_files,
             daemon: this_process(),
             administrators,
-            estate: None,
+            estate,
         };
         let fs = Arc::new(FileSystem::new(parts).map_err(DaemonError::Data)?);
         fs.place_all();
         load_terms(fs.ledger(), &terms);
         let mut recovered = adopt(&fs, &unclean, way);
+        recovered.taken_over = fs.take_over();
         recovered.took = clock.monotonic().saturating_sub(begun);
         forget_emptied(&fs, &unsaved);
         let books = books(&config, &saved_external, &clock);
@@ -314,6 +322,15 @@ fn books(config: &Config, saved: &[SavedExternal], clock: &Arc<dyn Clock>) -> Ar
     Arc::new(Books::new(Arc::new(external)))
 }
 
+/// What makes the mount outlive this process. Without it, what an earlier one kept of deleted recordings goes.
+fn estate(kept: Option<Arc<Kept>>, orphans: &Path) -> io::Result<Option<Estate>> {
+    match kept {
+        Some(kept) => open_estate(kept, orphans).map(Some),
+        None if orphans.exists() => Orphans::open(orphans)?.remove_all_but(|_| false).map(|()| None),
+        None => Ok(None),
+    }
+}
+
 /// Periods, grace and warnings go on where the last daemon left them.
 fn load_terms(ledger: &Ledger, rows: &[TermsRow]) {
     for row in rows {
@@ -387,6 +404,7 @@ fn adopt(fs: &Arc<FileSystem>, unclean: &[Unclean], way: Way) -> Recovered {
         recordings_count: unclean.len(),
         damaged_count: failed_count,
         took: Duration::ZERO,
+        taken_over: TakenOver::default(),
     }
 }
 

@@ -40,6 +40,7 @@ pub fn repair(store: &Store, ring: KeyRing, paths: &[Vec<u8>]) -> Result<Vec<Reo
         access_times: AccessTimes::Stay,
         boot_id: boot_id().map_err(DaemonError::Data)?,
         trust: Trust::Nothing,
+        kept: None,
     })?;
     let reopened = paths
         .iter()

@@ -19,9 +19,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::baseline::Unhashed;
 use crate::daemon::mount::{MountError, MountGuard, Unmounted};
+use crate::daemon::notify::Notifier;
 use crate::daemon::open_store::{OpenStore, Opening, Quiet, Recovered, Trust, put_away};
 use crate::daemon::signals::{SignalThread, Stop};
 use crate::daemon::start_up::boot_id;
+use crate::daemon::succession::Succession;
 use crate::daemon::{DaemonError, Parts, interface, watchman};
 use crate::db::Writer;
 use crate::fs::FileSystem;
@@ -51,13 +53,13 @@ const HASHER_NICE: i32 = 19;
 /// Nothing stays mounted; what was acknowledged stays on disk.
 pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     // First of all: a signal that comes between mounting and serving must not kill.
-    let stop = Arc::new(Stop::default());
-    let asked = stop.clone();
-    let _signals = SignalThread::start(move || asked.ask()).map_err(DaemonError::Thread)?;
+    let (stop, hand_over) = (Arc::new(Stop::default()), Arc::new(Stop::default()));
+    let _signals = signals(&stop, &hand_over, &parts.notifier)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let (began_at, requests) = (clock.now(), Arc::new(RequestTimes::default()));
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
+    let succession = Succession::begin(&parts.notifier, parts.inheritance, &parts.mount_plan)?;
     let mut opened = OpenStore::open(Opening {
         paths: parts.store.paths(),
         ring: parts.ring,
@@ -66,6 +68,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         access_times: access_times(parts.mount_plan.flags),
         boot_id: boot_id().map_err(DaemonError::Data)?,
         trust: Trust::Rows,
+        kept: succession.kept.clone(),
     })?;
     let (fs, dirty) = (opened.fs().clone(), opened.dirty().clone());
     let later = Later {
@@ -73,7 +76,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         unsaved: opened.take_unsaved(),
     };
     let (books, board, administrators) = (opened.books().clone(), opened.board().clone(), opened.administrators());
-    let start = start_facts(began_at, opened.recovered());
+    let (recovered, start) = (opened.recovered(), start_facts(began_at, opened.recovered()));
     let writer = opened.into_writer().map_err(DaemonError::Thread)?;
     let courier = courier(&config, &parts.store.paths().root, &writer, &board, &clock);
     let services = Services {
@@ -90,10 +93,12 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     };
     // Before anybody can see the mount, so that who sees it is answered.
     let interface = interface::open(&config.admin, parts.store.paths(), services);
-    let mounted = parts.mount_plan.mount()?;
-    let session = Session::start(mounted.fd, fs.clone(), threads(&config), requests, None);
-    let session = session.map_err(DaemonError::Session)?;
-    let guard = Arc::new(mounted.guard);
+    let kept = fs.kept().map(|kept| &**kept);
+    let (session, guard) = succession.connect(&parts.mount_plan, &parts.notifier, kept, |connection| {
+        Session::start(connection, fs.clone(), threads(&config), requests, kept)
+    })?;
+    succession.report(recovered.taken_over);
+    let watch = parts.notifier.watch(guard.mount_point()).map_err(DaemonError::Thread)?;
     let served = run(
         session,
         &fs,
@@ -104,19 +109,52 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         },
         &guard,
         &config,
-        &stop,
+        Asked {
+            stop: &stop,
+            hand_over: &hand_over,
+            can_hand_over: fs.kept().is_some(),
+        },
         later,
     );
-    drop(interface);
+    drop((interface, watch));
     // Before the thread that writes: what was taken last is noted.
     drop(courier);
-    let quiet = *served.as_ref().unwrap_or(&Quiet::No);
+    let quiet = match *served.as_ref().unwrap_or(&Outcome::PutAway(Quiet::No)) {
+        Outcome::PutAway(quiet) => quiet,
+        Outcome::HandOver => return leave(&guard, writer, &parts.notifier),
+    };
     put_away(&fs, &dirty, quiet, || {
         writer
             .stop()
             .ok_or_else(|| DaemonError::Writer("its thread panicked".to_owned()))
     })?;
     served.map(|_| ())
+}
+
+/// The next process serves the mount, and finds in the store what was saved; requests were answered until now.
+fn leave(guard: &MountGuard, writer: Writer, notifier: &Notifier) -> Result<(), DaemonError> {
+    guard.leave();
+    let saved = writer.stop().map(|(_, saved)| saved);
+    if let Some(Err(e)) = saved {
+        log::warn!("{e}; the next process counts what is missing");
+    }
+    if let Err(e) = notifier.send("X_HANDS_OVER=1\nSTATUS=Handing the mount over", &[]) {
+        log::warn!("whoever keeps the mount could not be told that it is handed over: {e}");
+    }
+    log::info!("handing the mount over to the next process");
+    Ok(())
+}
+
+/// Takes signals from now on, and tells the service manager what is done until the mount answers.
+fn signals(stop: &Arc<Stop>, hand_over: &Arc<Stop>, notifier: &Notifier) -> Result<SignalThread, DaemonError> {
+    notifier.status("Counting what is in the store");
+    let (asked, hand_over, notifier) = (stop.clone(), hand_over.clone(), notifier.clone());
+    let stopping = move || {
+        notifier.stopping();
+        asked.ask();
+    };
+    let taken = SignalThread::start(stopping, move || hand_over.ask());
+    taken.map_err(DaemonError::Thread)
 }
 
 /// As the metrics tell it.
@@ -207,6 +245,24 @@ enum Ended {
     OutOfPatience,
     /// A stop was asked for, and the mount could not be taken away.
     StillMounted(MountError),
+    /// The next process is to serve the mount.
+    HandOver,
+}
+
+/// What is left to be done after serving.
+enum Outcome {
+    /// The store is put away.
+    PutAway(Quiet),
+    /// The next process goes on.
+    HandOver,
+}
+
+/// What signals ask for.
+struct Asked<'a> {
+    stop: &'a Stop,
+    hand_over: &'a Stop,
+    /// Somebody keeps the mount.
+    can_hand_over: bool,
 }
 
 fn run(
@@ -215,12 +271,13 @@ fn run(
     house: House<'_>,
     guard: &Arc<MountGuard>,
     config: &Config,
-    stop: &Stop,
+    asked: Asked<'_>,
     later: Later,
-) -> Result<Quiet, DaemonError> {
-    let (say, ended) = crossbeam_channel::bounded(2);
+) -> Result<Outcome, DaemonError> {
+    let (say, ended) = crossbeam_channel::bounded(3);
+    when_to_hand_over(&asked, &say);
     let (stopper, say_late) = (guard.clone(), say.clone());
-    stop.when_asked(move || match stopper.unmount() {
+    asked.stop.when_asked(move || match stopper.unmount() {
         // Detached by us now, or by somebody before: the session ends with the last open file.
         Ok(Unmounted::WhenUnused | Unmounted::Already) => {
             log::info!(
@@ -263,17 +320,29 @@ fn run(
         })?;
         spawn(scope, "hasher", move || hash_contents(fs, &later))?;
         let served = match ended.recv() {
-            Ok(Ended::Served(served)) => served.map(|()| Quiet::Yes).map_err(DaemonError::Session),
+            Ok(Ended::Served(served)) => served.map(|()| Outcome::PutAway(Quiet::Yes)).map_err(DaemonError::Session),
             Ok(Ended::OutOfPatience) => {
                 log::warn!("files are still open; their users get errors from now on");
-                Ok(Quiet::No)
+                Ok(Outcome::PutAway(Quiet::No))
             }
             Ok(Ended::StillMounted(e)) => Err(e.into()),
+            Ok(Ended::HandOver) => Ok(Outcome::HandOver),
             Err(_) => Err(DaemonError::Session(io::Error::other("its threads are gone"))),
         };
         fs.stop();
         served
     })
+}
+
+fn when_to_hand_over(asked: &Asked<'_>, say: &Sender<Ended>) {
+    let (say, can_hand_over) = (say.clone(), asked.can_hand_over);
+    asked.hand_over.when_asked(move || {
+        if can_hand_over {
+            let _ = say.try_send(Ended::HandOver);
+        } else {
+            log::warn!("SIGUSR2: nobody keeps the mount for a next process (see --supervise), going on");
+        }
+    });
 }
 
 /// A thread that ends with the mount.

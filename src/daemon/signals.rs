@@ -1,4 +1,5 @@
-//! Signals: SIGINT and SIGTERM ask the daemon to stop, SIGHUP is taken and passed over.
+//! Signals: SIGINT and SIGTERM ask the daemon to stop, SIGUSR2 to make room for the next process of the mount, SIGHUP is
+//! taken and passed over.
 //!
 //! A stop has to seal open recordings and write usage back, so a second signal does not cut it
 //! short: it is answered with a line that says so. Only SIGKILL ends it at once, and then the next
@@ -8,7 +9,7 @@ use std::io;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
 /// The thread that waits for signals; dropping it gives the signals back their old meaning.
@@ -18,17 +19,27 @@ pub struct SignalThread {
 }
 
 impl SignalThread {
-    /// From now on calls `on_stop` (once) at the first SIGINT or SIGTERM.
+    /// From now on calls `on_stop` (once) at the first SIGINT or SIGTERM, and `on_hand_over` at SIGUSR2.
     ///
     /// # Errors
     /// When the handlers cannot be installed or no thread can be had.
-    pub fn start(on_stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    pub fn start(
+        on_stop: impl FnOnce() + Send + 'static,
+        on_hand_over: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2])?;
         let handle = signals.handle();
         let mut policy = StopOnce::new(on_stop);
         let thread = thread::Builder::new()
             .name("signals".into())
-            .spawn(move || signals.forever().for_each(|signal| policy.take(signal)))?;
+            .spawn(move || {
+                for signal in signals.forever() {
+                    match signal {
+                        SIGUSR2 => on_hand_over(),
+                        other => policy.take(other),
+                    }
+                }
+            })?;
         Ok(Self {
             handle,
             thread: Some(thread),
@@ -157,7 +168,7 @@ mod tests {
     #[test]
     fn a_real_signal_reaches_the_closure() {
         let (sender, receiver) = mpsc::channel();
-        let thread = SignalThread::start(move || sender.send(()).unwrap()).unwrap();
+        let thread = SignalThread::start(move || sender.send(()).unwrap(), || ()).unwrap();
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
         receiver.recv().unwrap();
         drop(thread);

@@ -54,6 +54,11 @@ impl FileSystem {
         }
     }
 
+    /// The memory of open handles, where somebody keeps the mount when this process ends.
+    pub fn kept(&self) -> Option<&Arc<Kept>> {
+        self.estate.as_ref().map(|estate| &estate.kept)
+    }
+
     fn is_taken_over(&self) -> bool {
         self.estate.as_ref().is_some_and(|estate| estate.kept.is_taken_over())
     }

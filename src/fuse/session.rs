@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use fuser::{Config, INodeNo, InitFlags, KernelConfig, Notifier, SessionACL};
@@ -60,7 +60,7 @@ impl Session {
     /// # Errors
     /// When the kernel is too old or the mount is gone already.
     pub fn start(
-        fd: OwnedFd,
+        fd: BorrowedFd<'_>,
         fs: Arc<FileSystem>,
         threads: usize,
         times: Arc<RequestTimes>,
@@ -69,15 +69,15 @@ impl Session {
         let mut config = Config::default();
         config.n_threads = Some(threads);
         // Who may ask is the kernel's business (allow_other, default_permissions).
-        let readers = Readers::new(threads, fd.try_clone()?, times)?;
+        let readers = Readers::new(threads, fd.try_clone_to_owned()?, times)?;
         let adapter = Adapter::new(fs, threads, readers);
         let known = kept.and_then(Kept::greeting);
         let is_taken_over = known.is_some();
-        let (inner, greeting) = shake_hands(fd.as_fd(), known, |socket| {
+        let (inner, greeting) = shake_hands(fd, known, |socket| {
             fuser::Session::from_fd(adapter, socket, SessionACL::All, config)
         })?;
         if is_taken_over {
-            ask_again(&fd).unwrap_or_else(|e| {
+            ask_again(fd).unwrap_or_else(|e| {
                 log::error!("whoever was waiting for an answer when the last process died waits on: {e} (Linux 6.9 is needed)");
             });
         } else if let Some(kept) = kept {

@@ -8,14 +8,13 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Takes inherited descriptors over, once in the life of a process; they are closed on exec from now on. `None` for
 /// one that is not open, and for all of them at the second call.
-pub fn take_inherited<const N: usize>(numbers: [RawFd; N]) -> [Option<OwnedFd>; N] {
+pub fn take_inherited(numbers: &[RawFd]) -> Vec<Option<OwnedFd>> {
     let is_first = !TAKEN.swap(true, Ordering::SeqCst);
-    let mut seen = Vec::with_capacity(N);
-    numbers.map(|number| {
-        if !is_first || number <= libc::STDERR_FILENO || seen.contains(&number) {
+    let is_repeated = |at: usize| numbers[..at].contains(&numbers[at]);
+    let take = |(at, &number)| {
+        if !is_first || number <= libc::STDERR_FILENO || is_repeated(at) {
             return None;
         }
-        seen.push(number);
         // SAFETY: F_SETFD on a number that is not open fails and does nothing else.
         let rc = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
         if rc < 0 {
@@ -23,7 +22,8 @@ pub fn take_inherited<const N: usize>(numbers: [RawFd; N]) -> [Option<OwnedFd>; 
         }
         // SAFETY: it is open, was passed to this process by number, and is taken here once: nothing else owns it.
         Some(unsafe { OwnedFd::from_raw_fd(number) })
-    })
+    };
+    numbers.iter().enumerate().map(take).collect()
 }
 
 /// What `number` stood for is closed, and from now on it stands for what `live` has open.
@@ -49,10 +49,10 @@ mod tests {
     fn inherited_descriptors_are_taken_once() {
         let (reader, _writer) = io::pipe().unwrap();
         let number = OwnedFd::from(reader).into_raw_fd();
-        let [taken, again, standard] = take_inherited([number, number, 1]);
-        assert_eq!(taken.unwrap().as_raw_fd(), number);
-        assert!(again.is_none() && standard.is_none());
-        assert!(take_inherited([number])[0].is_none());
+        let taken = take_inherited(&[number, number, 1]);
+        assert_eq!(taken[0].as_ref().unwrap().as_raw_fd(), number);
+        assert!(taken[1].is_none() && taken[2].is_none());
+        assert!(take_inherited(&[number])[0].is_none());
     }
 
     #[test]

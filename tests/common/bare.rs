@@ -150,6 +150,7 @@ impl Bare {
             access_times: AccessTimes::Move,
             boot_id: self.boot.to_be_bytes(),
             trust: Trust::Rows,
+            kept: None,
         })?;
         self.opened = Some(opened);
         Ok(())

@@ -119,6 +119,7 @@ pub fn import(request: ImportRequest, watch: &Watch<'_>) -> Result<Imported, Imp
         access_times: AccessTimes::Stay,
         boot_id: boot_id().map_err(DaemonError::Data)?,
         trust: Trust::Rows,
+        kept: None,
     })?;
     let target = target::Target::new(opened.fs().clone(), clock);
     let progress = progress::Progress::new(watch, progress::survey(&top, watch.stop));

@@ -1,0 +1,98 @@
+//! From one process of a mount to the next: decides at a start whether a mount is made or taken over, and leaves it with
+//! whoever keeps it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::machine_monotonic;
+use crate::daemon::DaemonError;
+use crate::daemon::inheritance::{self, Inheritance};
+use crate::daemon::mount::{MountGuard, MountPlan, Mounted, detach_of_store};
+use crate::daemon::notify::Notifier;
+use crate::fs::{Kept, TakenOver};
+use crate::fuse::Session;
+
+/// What was left, and what is going to be.
+pub struct Succession {
+    /// Memory of open handles; `None` where nobody keeps anything.
+    pub kept: Option<Arc<Kept>>,
+    /// The connection of the process before, until it is taken.
+    connection: Mutex<Option<OwnedFd>>,
+    is_taken_over: bool,
+    since: Option<Duration>,
+}
+
+impl Succession {
+    /// Looks at what was left. What is of no use is let go, with its mount.
+    ///
+    /// # Errors
+    /// A mount that nobody can serve any more cannot be taken away.
+    pub fn begin(notifier: &Notifier, left: Option<Inheritance>, plan: &MountPlan) -> Result<Self, DaemonError> {
+        if let Some(left) = left {
+            match Kept::take_over(left.memory) {
+                Ok(kept) if kept.greeting().is_some() => {
+                    return Ok(Self {
+                        kept: Some(Arc::new(kept)),
+                        connection: Some(left.connection).into(),
+                        is_taken_over: true,
+                        since: left.since,
+                    });
+                }
+                Ok(_) => log::warn!("the last process ended before it served; mounting anew"),
+                Err(e) => log::warn!("what the last process left cannot be used: {e}; mounting anew"),
+            }
+            drop(left.connection);
+            detach_of_store(&plan.mount_point, &plan.store)?;
+        }
+        Ok(Self {
+            kept: notifier.is_heard().then(|| Kept::create().map(Arc::new)).transpose().map_err(DaemonError::Data)?,
+            connection: None.into(),
+            is_taken_over: false,
+            since: None,
+        })
+    }
+
+    /// Makes the mount, or takes it over, has `start` begin its session, and leaves it with whoever keeps it.
+    ///
+    /// # Errors
+    /// The mount, or those of `start`.
+    pub fn connect(
+        &self,
+        plan: &MountPlan,
+        notifier: &Notifier,
+        kept: Option<&Kept>,
+        start: impl FnOnce(BorrowedFd<'_>) -> io::Result<Session>,
+    ) -> Result<(Session, Arc<MountGuard>), DaemonError> {
+        let left = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = left.map(|connection| plan.take_over(connection)).transpose()?.flatten();
+        let is_new = taken.is_none();
+        let Mounted { fd, guard } = taken.map_or_else(|| plan.mount(), Ok)?;
+        let session = start(fd.as_fd()).map_err(DaemonError::Session)?;
+        if let (true, Some(kept)) = (is_new, kept)
+            && let Err(e) = inheritance::leave(notifier, fd.as_fd(), kept)
+        {
+            log::warn!("nobody keeps the mount when this process ends: {e}");
+        }
+        Ok((session, Arc::new(guard)))
+    }
+
+    /// Says what was taken over, and how long callers waited.
+    pub fn report(&self, taken: TakenOver) {
+        if !self.is_taken_over {
+            return;
+        }
+        let TakenOver {
+            handles_count,
+            lost_count,
+        } = taken;
+        match self.since {
+            Some(since) => log::info!(
+                "took the mount over with {handles_count} open files and directories ({lost_count} lost); callers waited for up to {} ms",
+                machine_monotonic().saturating_sub(since).as_millis()
+            ),
+            None => log::info!("took the mount over with {handles_count} open files and directories ({lost_count} lost)"),
+        }
+    }
+}
