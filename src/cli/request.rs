@@ -12,6 +12,7 @@ use super::variables;
 use crate::config::Config;
 use crate::daemon::MountRequest;
 use crate::daemon::key_file::{self, KeyChoice};
+use crate::daemon::notify::Notifier;
 use crate::daemon::options::MountOptions;
 use crate::quota::{Bound, LimitKey};
 use crate::units::parse_bytes;
@@ -32,6 +33,7 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
         options,
         config,
         key,
+        notifier: Notifier::from_env(environment),
     })
 }
 

@@ -15,6 +15,7 @@ mod ledger_load;
 pub mod mount;
 pub mod mount_point;
 pub mod mount_table;
+pub mod notify;
 pub mod open_store;
 pub mod options;
 pub mod repair;
@@ -35,6 +36,7 @@ use key_file::{KeyChoice, KeyError};
 use layout::{LayoutError, Store};
 use mount::{MountError, MountPlan};
 use mount_point::MountPointError;
+use notify::Notifier;
 use options::MountOptions;
 
 /// Everything a mount was asked for, after command line, environment and `-o` were merged.
@@ -50,6 +52,8 @@ pub struct MountRequest {
     pub config: Config,
     /// Where the key comes from.
     pub key: KeyChoice,
+    /// Who is told how it goes.
+    pub notifier: Notifier,
 }
 
 /// What `run` has got ready for `serve`.
@@ -62,6 +66,8 @@ pub struct Parts {
     pub config: Config,
     /// The mount to be made, as late as possible.
     pub mount_plan: MountPlan,
+    /// Who is told how it goes.
+    pub notifier: Notifier,
 }
 
 /// Why a mount ended with an error.
@@ -143,5 +149,6 @@ fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
         ring,
         config: request.config,
         mount_plan,
+        notifier: request.notifier,
     })
 }

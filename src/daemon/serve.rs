@@ -19,6 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::baseline::Unhashed;
 use crate::daemon::mount::{MountError, MountGuard, Unmounted};
+use crate::daemon::notify::Notifier;
 use crate::daemon::open_store::{OpenStore, Opening, Quiet, Recovered, Trust, put_away};
 use crate::daemon::signals::{SignalThread, Stop};
 use crate::daemon::start_up::boot_id;
@@ -52,8 +53,7 @@ const HASHER_NICE: i32 = 19;
 pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     // First of all: a signal that comes between mounting and serving must not kill.
     let stop = Arc::new(Stop::default());
-    let asked = stop.clone();
-    let _signals = SignalThread::start(move || asked.ask()).map_err(DaemonError::Thread)?;
+    let _signals = signals(&stop, &parts.notifier)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let (began_at, requests) = (clock.now(), Arc::new(RequestTimes::default()));
     rustix::process::umask(Mode::empty());
@@ -94,6 +94,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let session = Session::start(mounted.fd, fs.clone(), threads(&config), requests);
     let session = session.map_err(DaemonError::Session)?;
     let guard = Arc::new(mounted.guard);
+    let watch = parts.notifier.watch(guard.mount_point()).map_err(DaemonError::Thread)?;
     let served = run(
         session,
         &fs,
@@ -107,7 +108,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         &stop,
         later,
     );
-    drop(interface);
+    drop((interface, watch));
     // Before the thread that writes: what was taken last is noted.
     drop(courier);
     let quiet = *served.as_ref().unwrap_or(&Quiet::No);
@@ -117,6 +118,17 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
             .ok_or_else(|| DaemonError::Writer("its thread panicked".to_owned()))
     })?;
     served.map(|_| ())
+}
+
+/// Takes signals from now on, and tells the service manager what is done until the mount answers.
+fn signals(stop: &Arc<Stop>, notifier: &Notifier) -> Result<SignalThread, DaemonError> {
+    notifier.status("Counting what is in the store");
+    let (asked, notifier) = (stop.clone(), notifier.clone());
+    let taken = SignalThread::start(move || {
+        notifier.stopping();
+        asked.ask();
+    });
+    taken.map_err(DaemonError::Thread)
 }
 
 /// As the metrics tell it.
