@@ -197,7 +197,8 @@ impl Line {
     fn send(&self, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        let fits = fds.len() <= FDS_MAX;
+        if !fits || (!fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds))) {
             return Err(rustix::io::Errno::INVAL.into());
         }
         let bytes = [IoSlice::new(text.as_bytes())];
