@@ -77,6 +77,12 @@ pub enum Command {
     Scrub(ScrubArgs),
     /// Save what can be read of a damaged recording, with silence in place of the rest
     Salvage(SalvageArgs),
+    /// End with 0 once a mount has answered; asked by the daemon itself
+    #[command(hide = true)]
+    Answers {
+        /// The mount point
+        point: PathBuf,
+    },
     /// Check a configuration file and print its effective form
     CheckConfig {
         /// The TOML file

@@ -55,7 +55,17 @@ mod tests {
 
     #[test]
     fn daemons_are_not_asked_for_a_keeper() {
-        let words = ["mount", "--supervise", "/s", "--give-up-after", "3", "/m", "-o", "ro", "--give-up-after=4"];
+        let words = [
+            "mount",
+            "--supervise",
+            "/s",
+            "--give-up-after",
+            "3",
+            "/m",
+            "-o",
+            "ro",
+            "--give-up-after=4",
+        ];
         let kept = daemon_arguments(words.iter().map(std::ffi::OsString::from));
         assert_eq!(kept, ["mount", "/s", "/m", "-o", "ro"]);
     }

@@ -149,7 +149,8 @@ pub fn run(supervised: &Supervised) -> Result<u8, KeeperError> {
 /// Nobody serves the mount any more: whoever waits for it gets an error, and it goes.
 fn clear(supervised: &Supervised, estate: &Estate) {
     estate.fds.lock().clear();
-    let mount_point = mount_point::without_a_look(&supervised.mount_point).unwrap_or_else(|_| supervised.mount_point.clone());
+    let mount_point =
+        mount_point::without_a_look(&supervised.mount_point).unwrap_or_else(|_| supervised.mount_point.clone());
     let store = std::fs::canonicalize(&supervised.store).unwrap_or_else(|_| supervised.store.clone());
     if let Err(e) = detach_of_store(&mount_point, &store) {
         log::error!(
@@ -163,7 +164,14 @@ fn start(supervised: &Supervised, address: &str, estate: &Estate, ended_at: Dura
     let mut command = Command::new(&supervised.program);
     command.args(&supervised.arguments);
     command.env("NOTIFY_SOCKET", address);
-    for name in [VARIABLE, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+    for name in [
+        VARIABLE,
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+    ] {
         command.env_remove(name);
     }
     let fds = estate.fds.lock();

@@ -177,7 +177,10 @@ fn claim(
         if table.topmost(&mount_point).is_some_and(is_left) {
             return Ok((mount_point, Some(inheritance)));
         }
-        log::warn!("{}: the mount that was left is gone; mounting anew", mount_point.display());
+        log::warn!(
+            "{}: the mount that was left is gone; mounting anew",
+            mount_point.display()
+        );
     }
     let mount_point = mount_point::prepare(&request.mount_point, store, request.options.nonempty)?;
     Ok((mount_point, None))

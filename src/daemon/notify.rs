@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -126,7 +127,7 @@ impl Notifier {
         let (end, ended) = crossbeam_channel::bounded(0);
         let (notifier, mount_point) = (self.clone(), mount_point.to_owned());
         thread::Builder::new().name("notifier".to_owned()).spawn(move || {
-            notifier.watch_mount(&ended, || rustix::fs::statfs(&mount_point).map(|_| ()));
+            notifier.watch_mount(&ended, || ask_by_another(&mount_point));
         })?;
         Ok(Some(Watch {
             notifier: self.clone(),
@@ -135,7 +136,7 @@ impl Notifier {
     }
 
     /// `ask` may never come back: that is how a daemon that hangs is noticed.
-    fn watch_mount(&self, ended: &Receiver<()>, ask: impl Fn() -> rustix::io::Result<()>) {
+    fn watch_mount(&self, ended: &Receiver<()>, ask: impl Fn() -> io::Result<()>) {
         if let Err(e) = ask() {
             log::error!("the mount does not answer ({e}); the service manager is not told that it is ready");
             return;
@@ -153,6 +154,23 @@ impl Notifier {
             }
         }
     }
+}
+
+/// Has another process look at the mount. No thread of the daemon may: the kernel lets nobody go who waits for an answer,
+/// so a daemon that is killed while it asks itself could not die, and the next one not begin.
+fn ask_by_another(mount_point: &Path) -> io::Result<()> {
+    // Not its path: an upgrade may have put another program there.
+    let asked = Command::new("/proc/self/exe")
+        .arg("answers")
+        .arg(mount_point)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .output()?;
+    if asked.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&asked.stderr).trim().to_owned()))
 }
 
 /// Ends the thread that watches the mount, and says that the daemon is stopping.

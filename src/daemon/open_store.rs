@@ -123,6 +123,8 @@ impl OpenStore {
         let descriptors = Descriptors::of_this_process();
         let tree = open_tree(&paths.data(), descriptors.directories, access_times).map_err(DaemonError::Data)?;
         let tree = Arc::new(tree);
+        // Before anything is counted.
+        let estate = estate(kept.filter(|_| tree.opens_by_handle()), &paths.orphans()).map_err(DaemonError::Data)?;
         let Started {
             database,
             ledger,
@@ -138,7 +140,6 @@ impl OpenStore {
         let ring = Arc::new(ring);
         let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
         let known = Arc::new(Known::new(database.path(), ring.clone()));
-        let estate = estate(kept.filter(|_| tree.opens_by_handle()), &paths.orphans()).map_err(DaemonError::Data)?;
         let parts = crate::fs::Parts {
             tree,
             ledger,
@@ -325,7 +326,11 @@ fn books(config: &Config, saved: &[SavedExternal], clock: &Arc<dyn Clock>) -> Ar
 /// What makes the mount outlive this process. Without it, what an earlier one kept of deleted recordings goes.
 fn estate(kept: Option<Arc<Kept>>, orphans: &Path) -> io::Result<Option<Estate>> {
     match kept {
-        Some(kept) => open_estate(kept, orphans).map(Some),
+        Some(kept) => {
+            let estate = open_estate(kept, orphans)?;
+            estate.orphans.remove_those_with_names()?;
+            Ok(Some(estate))
+        }
         None if orphans.exists() => Orphans::open(orphans)?.remove_all_but(|_| false).map(|()| None),
         None => Ok(None),
     }

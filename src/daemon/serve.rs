@@ -320,7 +320,9 @@ fn run(
         })?;
         spawn(scope, "hasher", move || hash_contents(fs, &later))?;
         let served = match ended.recv() {
-            Ok(Ended::Served(served)) => served.map(|()| Outcome::PutAway(Quiet::Yes)).map_err(DaemonError::Session),
+            Ok(Ended::Served(served)) => served
+                .map(|()| Outcome::PutAway(Quiet::Yes))
+                .map_err(DaemonError::Session),
             Ok(Ended::OutOfPatience) => {
                 log::warn!("files are still open; their users get errors from now on");
                 Ok(Outcome::PutAway(Quiet::No))

@@ -30,16 +30,14 @@ impl SignalThread {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2])?;
         let handle = signals.handle();
         let mut policy = StopOnce::new(on_stop);
-        let thread = thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                for signal in signals.forever() {
-                    match signal {
-                        SIGUSR2 => on_hand_over(),
-                        other => policy.take(other),
-                    }
+        let thread = thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                match signal {
+                    SIGUSR2 => on_hand_over(),
+                    other => policy.take(other),
                 }
-            })?;
+            }
+        })?;
         Ok(Self {
             handle,
             thread: Some(thread),

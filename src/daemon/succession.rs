@@ -47,7 +47,11 @@ impl Succession {
             detach_of_store(&plan.mount_point, &plan.store)?;
         }
         Ok(Self {
-            kept: notifier.is_heard().then(|| Kept::create().map(Arc::new)).transpose().map_err(DaemonError::Data)?,
+            kept: notifier
+                .is_heard()
+                .then(|| Kept::create().map(Arc::new))
+                .transpose()
+                .map_err(DaemonError::Data)?,
             connection: None.into(),
             is_taken_over: false,
             since: None,
@@ -92,7 +96,9 @@ impl Succession {
                 "took the mount over with {handles_count} open files and directories ({lost_count} lost); callers waited for up to {} ms",
                 machine_monotonic().saturating_sub(since).as_millis()
             ),
-            None => log::info!("took the mount over with {handles_count} open files and directories ({lost_count} lost)"),
+            None => {
+                log::info!("took the mount over with {handles_count} open files and directories ({lost_count} lost)")
+            }
         }
     }
 }

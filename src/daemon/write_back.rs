@@ -63,7 +63,8 @@ impl WriteBack {
             log::warn!("the dirty log cannot be rotated, it grows until it can: {e}");
             None
         });
-        if rotated.is_some() {
+        // After a kill nothing may be marked yet, and the logs of before go with this save all the same.
+        if rotated.is_some() || ask == Ask::Everything {
             self.fs.mark_unsealed();
         }
         let notes = self.fs.notes().take();

@@ -231,7 +231,13 @@ impl FileSystem {
         if asked.from_mapping {
             return self.write_back_page(node, &mut state, asked);
         }
-        let written = self.write_under_lock(node, &mut state, asked.plain_offset, asked.data, handle.appends && !asked.is_repeated);
+        let written = self.write_under_lock(
+            node,
+            &mut state,
+            asked.plain_offset,
+            asked.data,
+            handle.appends && !asked.is_repeated,
+        );
         self.list(node, &mut state);
         written
     }

@@ -197,7 +197,9 @@ impl Kept {
         }
         let Some(slot) = self.take_slot() else {
             if !self.is_full_told.swap(true, Ordering::Relaxed) {
-                log::warn!("more than {HANDLES_MAX} files are open; those beyond get EBADF should the daemon be restarted");
+                log::warn!(
+                    "more than {HANDLES_MAX} files are open; those beyond get EBADF should the daemon be restarted"
+                );
             }
             return None;
         };
@@ -212,10 +214,18 @@ impl Kept {
             self.word(slot, at).store(value, Ordering::Relaxed);
         }
         for (at, bytes) in bytes.chunks(8).enumerate() {
-            self.word(slot, HANDLE_BYTES + at).store(word_of(bytes), Ordering::Relaxed);
+            self.word(slot, HANDLE_BYTES + at)
+                .store(word_of(bytes), Ordering::Relaxed);
         }
-        let flags = [(kept.is_directory, DIRECTORY), (kept.appends, APPENDS), (kept.writes, WRITES)];
-        let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(USED, |all, (_, flag)| all | flag);
+        let flags = [
+            (kept.is_directory, DIRECTORY),
+            (kept.appends, APPENDS),
+            (kept.writes, WRITES),
+        ];
+        let flags = flags
+            .iter()
+            .filter(|(is_set, _)| *is_set)
+            .fold(USED, |all, (_, flag)| all | flag);
         self.word(slot, FLAGS).store(flags, Ordering::Release);
         Some(slot)
     }
@@ -250,7 +260,9 @@ impl Kept {
         }
         let word = |at| self.word(slot, at).load(Ordering::Relaxed);
         let length = ((word(HANDLE_KIND) >> 32) as usize).min(HANDLE_BYTES_MAX);
-        let bytes: Vec<u8> = (HANDLE_BYTES..SLOT_WORDS).flat_map(|at| word(at).to_le_bytes()).collect();
+        let bytes: Vec<u8> = (HANDLE_BYTES..SLOT_WORDS)
+            .flat_map(|at| word(at).to_le_bytes())
+            .collect();
         Some(KeptHandle {
             fh: Fh(word(FH)),
             ino: Ino(word(INO)),

@@ -1,7 +1,8 @@
 //! Living on in the next process: what is kept while this one runs, and how the next one takes it over.
 //!
 //! The kernel goes on with the numbers that it was told. A directory is found again through its account, an open file
-//! through what is kept of its handle; any other file answers ESTALE, upon which the kernel looks its path up again.
+//! through what is kept of its handle, any other file by its number, where the backing file system opens one by that
+//! alone (ext4). Else it answers ESTALE, upon which the kernel looks the path up once more.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,15 +41,16 @@ pub struct TakenOver {
 }
 
 impl FileSystem {
-    /// The node that the kernel calls `number`; a directory that an earlier process told it of is found again.
+    /// The node that the kernel calls `number`; one that an earlier process told it of is found again.
     ///
     /// # Errors
     /// ESTALE when there is none.
     pub(super) fn node(&self, number: u64) -> FsResult<Arc<Node>> {
         match self.nodes.get(number) {
             Err(Errno::ESTALE) if self.is_taken_over() => {
-                let pin = self.pin_directory(Ino(number))?;
-                Ok(pin.node().clone())
+                // Counted as looked up: the kernel will forget it one day.
+                self.meet_directory(Ino(number), Meeting::LookedUp)
+                    .or_else(|_| self.meet_file_by_number(Ino(number)))
             }
             other => other,
         }
@@ -63,7 +65,7 @@ impl FileSystem {
         self.estate.as_ref().is_some_and(|estate| estate.kept.is_taken_over())
     }
 
-    fn pin_directory(&self, ino: Ino) -> FsResult<Pin> {
+    fn meet_directory(&self, ino: Ino, by: Meeting) -> FsResult<Arc<Node>> {
         let account = self.account_by_ino(ino)?;
         let directory = self.tree.open_path(&account.path()).map_err(|_| Errno::ESTALE)?;
         let stat = stat_fd(&directory)?;
@@ -72,11 +74,30 @@ impl FileSystem {
         }
         let handle = FileHandle::of(&directory)?;
         let generation = handle.generation();
-        let node = self.nodes.meet(ino.0, generation, Meeting::Pinned, || {
+        self.nodes.meet(ino.0, generation, by, || {
             let anchor = self.tree.anchor(&directory, c".", handle, &stat)?;
             Ok(Node::new(&stat, generation, anchor, account.clone()))
-        })?;
-        Ok(self.nodes.adopt_pin(node))
+        })
+    }
+
+    /// Where a file lies is told by the kernel's memory of names, and believed only if it is there.
+    fn meet_file_by_number(&self, ino: Ino) -> FsResult<Arc<Node>> {
+        let found = self.tree.find(ino).map_err(|_| Errno::ESTALE)?;
+        let parent = self.tree.open_path(&found.parent).map_err(|_| Errno::ESTALE)?;
+        let home = self.account_by_ino(Ino(stat_fd(&parent)?.stx_ino))?;
+        let stat = self.tree.stat_at(&parent, &found.name).map_err(|_| Errno::ESTALE)?;
+        let is_directory = FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Directory;
+        if stat.stx_ino != ino.0 || is_directory {
+            return Err(Errno::ESTALE);
+        }
+        let generation = found.handle.generation();
+        self.nodes.meet(ino.0, generation, Meeting::LookedUp, || {
+            let several = stat.stx_nlink > 1;
+            let home = self.links.home(&self.ledger, ino).filter(|_| several).unwrap_or(home);
+            let node = Node::new(&stat, generation, Anchor::Handle(found.handle), home);
+            node.file.several_links.store(several, Ordering::Release);
+            Ok(node)
+        })
     }
 
     /// A handle is about to be told to the kernel: keeps it for the next process, with the request that asked for it.
@@ -133,7 +154,10 @@ impl FileSystem {
 
     /// Whether an exchange that an earlier process began was carried out.
     pub fn is_exchanged(&self, request: u64, parent: u64, name: &std::ffi::OsStr) -> bool {
-        let begun = self.estate.as_ref().and_then(|estate| estate.kept.exchange_begun(request));
+        let begun = self
+            .estate
+            .as_ref()
+            .and_then(|estate| estate.kept.exchange_begun(request));
         begun.is_some_and(|before| self.ino_at(parent, name).is_ok_and(|now| now != before))
     }
 
@@ -229,7 +253,10 @@ impl FileSystem {
 
     fn take_over_handle(&self, slot: u32, kept: &KeptHandle) -> FsResult<()> {
         let handle = if kept.is_directory {
-            Handle::directory(self.pin_directory(kept.ino)?, Stream::default())
+            Handle::directory(
+                self.nodes.adopt_pin(self.meet_directory(kept.ino, Meeting::Pinned)?),
+                Stream::default(),
+            )
         } else {
             let pin = self.pin_kept(kept)?;
             self.open_again(&pin, kept)?;
@@ -261,8 +288,11 @@ impl FileSystem {
     fn open_again(&self, pin: &Pin, kept: &KeptHandle) -> FsResult<()> {
         let node = pin.node();
         let mut state = node.file.state.lock();
-        let is_new_orphan =
-            !node.is_unlinked() && self.estate.as_ref().is_some_and(|estate| estate.orphans.holds(kept.ino));
+        let is_new_orphan = !node.is_unlinked()
+            && self
+                .estate
+                .as_ref()
+                .is_some_and(|estate| estate.orphans.holds(kept.ino));
         if is_new_orphan {
             node.set_unlinked();
         }
@@ -317,4 +347,3 @@ pub fn open_estate(kept: Arc<Kept>, orphans: &std::path::Path) -> std::io::Resul
         orphans: Orphans::open(orphans)?,
     })
 }
-

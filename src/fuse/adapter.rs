@@ -16,7 +16,8 @@ use fuser::{
 };
 
 use crate::fs::{
-    CopyEnd, Entry, Errno, FileSystem, Found, FsResult, Listing, NewMode, OpenMode, RenameKind, Seek, SetAttr, WriteAsked, XattrAnswer,
+    CopyEnd, Entry, Errno, FileSystem, Found, FsResult, Listing, NewMode, OpenMode, RenameKind, Seek, SetAttr,
+    WriteAsked, XattrAnswer,
 };
 use crate::fuse::convert::{
     TTL, absent, attr, caller, errno, fopen_flags, generation, kind, listing_flags, new_time, open_mode, without_entry,

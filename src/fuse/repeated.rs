@@ -16,7 +16,13 @@ pub fn is_sent_again(request: &Request) -> bool {
 }
 
 /// The answer to making a name.
-pub fn made(fs: &FileSystem, request: &Request, made: FsResult<Entry>, parent: INodeNo, name: &OsStr) -> FsResult<Entry> {
+pub fn made(
+    fs: &FileSystem,
+    request: &Request,
+    made: FsResult<Entry>,
+    parent: INodeNo,
+    name: &OsStr,
+) -> FsResult<Entry> {
     match made {
         Err(Errno::EEXIST) if is_sent_again(request) => fs.made_before(parent.0, name),
         other => other,

@@ -78,7 +78,9 @@ impl Session {
         })?;
         if is_taken_over {
             ask_again(fd).unwrap_or_else(|e| {
-                log::error!("whoever was waiting for an answer when the last process died waits on: {e} (Linux 6.9 is needed)");
+                log::error!(
+                    "whoever was waiting for an answer when the last process died waits on: {e} (Linux 6.9 is needed)"
+                );
             });
         } else if let Some(kept) = kept {
             kept.set_greeting(&greeting);

@@ -66,21 +66,30 @@ impl Orphans {
             .is_ok_and(|stat| stat.stx_ino == ino.0 && stat.stx_nlink == 1)
     }
 
-    /// Removes all but those that somebody still has open.
+    /// Removes all but those that are wanted.
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn remove_all_but(&self, is_open: impl Fn(Ino) -> bool) -> io::Result<()> {
+    pub fn remove_all_but(&self, is_wanted: impl Fn(Ino) -> bool) -> io::Result<()> {
         for entry in Dir::read_from(self.directory.as_fd())? {
             let entry = entry?;
             let Some(ino) = ino_of(entry.file_name().to_bytes()) else {
                 continue;
             };
-            if !is_open(ino) {
+            if !is_wanted(ino) {
                 self.let_go(ino);
             }
         }
         Ok(())
+    }
+
+    /// Removes those that did not lose their other name, because the process died right before that: they would be
+    /// counted as files with several names.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn remove_those_with_names(&self) -> io::Result<()> {
+        self.remove_all_but(|ino| self.holds(ino))
     }
 }
 
@@ -108,11 +117,18 @@ mod tests {
         let ino = Ino(open.metadata().unwrap().ino());
         orphans.keep(open.as_fd(), ino).unwrap();
         assert!(!orphans.holds(ino), "it has another name");
+        orphans.remove_those_with_names().unwrap();
+        assert_eq!(open.metadata().unwrap().nlink(), 1);
+        orphans.keep(open.as_fd(), ino).unwrap();
         fs::remove_file(&file).unwrap();
         drop(open);
         assert!(orphans.holds(ino));
+        orphans.remove_those_with_names().unwrap();
         orphans.remove_all_but(|open| open == ino).unwrap();
-        assert_eq!(fs::read(dir.path().join("orphans").join(ino.to_string())).unwrap(), b"content");
+        assert_eq!(
+            fs::read(dir.path().join("orphans").join(ino.to_string())).unwrap(),
+            b"content"
+        );
         orphans.remove_all_but(|_| false).unwrap();
         assert!(!orphans.holds(ino));
         orphans.let_go(ino);

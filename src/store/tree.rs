@@ -14,6 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::id::Ino;
 use crate::store::fault_points::{self, Call};
 use crate::sys::FileHandle;
 
@@ -26,6 +27,16 @@ pub enum Anchor {
     Descriptor(OwnedFd),
     /// A handle; needs `CAP_DAC_READ_SEARCH`, and costs no descriptor.
     Handle(FileHandle),
+}
+
+/// An inode that was found by its number.
+pub struct FoundInode {
+    /// Opens it again.
+    pub handle: FileHandle,
+    /// Path of its directory below the data directory.
+    pub parent: Vec<u8>,
+    /// Name in there.
+    pub name: CString,
 }
 
 /// Whether reading a recording or a directory moves its access time, as the backing file system has it.
@@ -171,6 +182,35 @@ impl Tree {
         if self.by_handle {
             self.descriptors_left.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Finds an inode, that was looked up not long ago, by nothing but its number: where it lies, and its handle.
+    ///
+    /// # Errors
+    /// ESTALE where the backing file system tells numbers only together with generations, where the inode is gone, and
+    /// where the kernel does not have its name in mind any more.
+    pub fn find(&self, ino: Ino) -> io::Result<FoundInode> {
+        let stale = || io::Error::from(Errno::STALE);
+        let root = FileHandle::of(&self.root)?;
+        let any = root.of_any_generation(ino.0).ok_or_else(stale)?;
+        let place = |fd: BorrowedFd<'_>| rustix::fs::readlinkat(CWD, proc_path(fd).as_c_str(), Vec::new());
+        let base = place(self.root.as_fd())?;
+        self.with_handle(&any, |fd| {
+            let path = place(fd)?.into_bytes();
+            let below = path
+                .strip_prefix(base.as_bytes())
+                .and_then(|below| below.strip_prefix(b"/"));
+            let below = below.ok_or_else(stale)?;
+            let name_at = below
+                .iter()
+                .rposition(|&byte| byte == b'/')
+                .map_or(0, |slash| slash + 1);
+            Ok(FoundInode {
+                handle: FileHandle::of(fd)?,
+                parent: below[..name_at.saturating_sub(1)].to_vec(),
+                name: CString::new(&below[name_at..])?,
+            })
+        })
     }
 
     /// Whether an inode that is open can be opened again by the next process.

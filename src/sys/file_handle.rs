@@ -141,6 +141,14 @@ impl FileHandle {
         }
     }
 
+    /// The handle of another inode of the same file system, of whatever generation; `None` where there is no such
+    /// handle. ext4 takes generation 0 for any (`ext4_nfs_get_inode`); other file systems open nothing with it.
+    pub fn of_any_generation(&self, ino: u64) -> Option<Self> {
+        let number = u32::try_from(ino).ok()?;
+        let is_known = self.kind == INO32_GENERATION && self.bytes().len() == 8;
+        is_known.then(|| Self::new(self.kind, &[number.to_ne_bytes(), [0; 4]].concat()))
+    }
+
     /// The handle type, a number of the backing file system's own.
     pub fn kind(&self) -> i32 {
         self.kind

@@ -44,7 +44,10 @@ impl SharedWords {
         let bytes = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
         let count = bytes / WORD_BYTES;
         if !is_fixed || count == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "no memory file of fixed size"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "no memory file of fixed size",
+            ));
         }
         // SAFETY: a null hint without MAP_FIXED touches no mapping that exists.
         let map = unsafe {

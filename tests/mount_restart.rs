@@ -1,0 +1,220 @@
+//! The daemon dies and the mount lives: a keeper starts the next one, and nobody who uses the mount notices.
+
+mod common;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+
+use common::wait::{Over, until};
+use common::{Mount, Setup, acme_limits, read, refused};
+
+fn kept(config: &str) -> Mount {
+    let mount = Setup::new()
+        .config(config)
+        .arguments(&["--supervise", "--give-up-after", "1000"])
+        .mount();
+    serving(&mount, 1);
+    mount
+}
+
+/// Waits until so many daemons have served.
+fn serving(mount: &Mount, lives: usize) {
+    until("the daemon serves", || {
+        (mount.log().matches("mounted /").count() >= lives).then_some(())
+    });
+}
+
+/// Process number of the daemon, whose parent is the keeper.
+fn daemon(mount: &Mount) -> Option<Pid> {
+    let keeper = mount.pid();
+    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
+    Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
+}
+
+fn kill_daemon(mount: &Mount) {
+    let daemon = until("a daemon", || daemon(mount));
+    kill_process(daemon, Signal::KILL).expect("it can be killed");
+}
+
+fn keeper(mount: &Mount) -> Pid {
+    Pid::from_raw(mount.pid().cast_signed()).expect("a number")
+}
+
+#[test]
+fn what_is_open_goes_on_in_the_next_daemon() {
+    let mount = kept(&acme_limits("max_files = 100"));
+    mount.dir("acme/other");
+    let mut call = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .open(mount.path("acme/call"))
+        .expect("a recording");
+    let header = File::create_new(mount.path("acme/header")).expect("a recording");
+    let moved = File::create_new(mount.path("acme/moved")).expect("a recording");
+    fs::rename(mount.path("acme/moved"), mount.path("acme/other/moved")).expect("a rename");
+    let gone = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(mount.path("acme/gone"))
+        .expect("a recording");
+    gone.write_all_at(b"before", 0).expect("room");
+    fs::remove_file(mount.path("acme/gone")).expect("a deletion");
+    let replaced = File::create_new(mount.path("acme/replaced")).expect("a recording");
+    replaced.write_all_at(b"old", 0).expect("room");
+    fs::write(mount.path("acme/new"), "new").expect("a recording");
+    fs::rename(mount.path("acme/new"), mount.path("acme/replaced")).expect("a rename");
+    let reading = File::open(mount.path("acme/replaced")).expect("it is there");
+    let mut expected = Vec::new();
+    for life in 1..=3_u64 {
+        kill_daemon(&mount);
+        let frame = [life as u8; 5000];
+        call.write_all(&frame).expect("the next daemon takes it");
+        expected.extend_from_slice(&frame);
+        header.write_all_at(&frame, 44).expect("the next daemon takes it");
+        moved
+            .write_all_at(&frame, life * 5000)
+            .expect("the next daemon takes it");
+        gone.write_all_at(b"behind", 6 * life)
+            .expect("the next daemon takes it");
+        serving(&mount, 1 + life as usize);
+    }
+    assert_eq!(read(&mount.path("acme/call")), expected);
+    assert_eq!(header.metadata().expect("open").len(), 5044);
+    let mut content = String::new();
+    (&gone).read_to_string(&mut content).expect("it is open");
+    assert_eq!(content, "beforebehindbehindbehind");
+    assert_eq!(gone.metadata().expect("open").nlink(), 0);
+    assert_eq!(replaced.metadata().expect("open").len(), 3);
+    let mut content = String::new();
+    (&reading).read_to_string(&mut content).expect("it is open");
+    assert_eq!(content, "new");
+    assert_eq!(mount.tenant("acme").files, 6, "with the two that have no name");
+    drop((gone, replaced));
+    until("deleted files are given back", || {
+        (mount.tenant("acme").files == 4).then_some(())
+    });
+    assert!(!mount.log().contains("1 lost"), "{}", mount.log());
+    drop((call, header, moved, reading));
+    mount.assert_usage_true();
+    mount.finish();
+}
+
+/// Makes, moves, exchanges and removes names, and appends: none of it can simply be done twice.
+fn once(dir: &Path, over: &AtomicBool) -> u64 {
+    let mut log = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .open(dir.join("log"))
+        .expect("a file");
+    let mut count = 0_u64;
+    while !over.load(Ordering::Relaxed) {
+        log.write_all(&count.to_le_bytes()).expect("an append");
+        let [a, b, c] = ["a", "b", "c"].map(|name| dir.join(format!("{name}{count}")));
+        File::create_new(&a).expect("a new name").write_all(b"A").expect("room");
+        File::create_new(&b).expect("a new name").write_all(b"B").expect("room");
+        renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("an exchange");
+        assert_eq!((read(&a), read(&b)), (b"B".to_vec(), b"A".to_vec()), "exchanged once");
+        fs::rename(&a, &c).expect("a rename");
+        fs::hard_link(&c, &a).expect("a link");
+        fs::remove_file(&a).expect("a deletion");
+        fs::create_dir(&a).expect("a directory");
+        fs::remove_dir(&a).expect("a deletion");
+        fs::remove_file(&b).expect("a deletion");
+        fs::remove_file(&c).expect("a deletion");
+        count += 1;
+    }
+    let expected: Vec<u8> = (0..count).flat_map(u64::to_le_bytes).collect();
+    assert_eq!(read(&dir.join("log")), expected, "each appended once, in order");
+    count
+}
+
+#[test]
+fn what_was_under_way_is_done_once() {
+    let mount = kept("");
+    let over = AtomicBool::new(false);
+    let dirs = ["one", "two"].map(|name| mount.dir(name));
+    std::thread::scope(|scope| {
+        let _over = Over(&over);
+        let workers: Vec<_> = dirs.iter().map(|dir| scope.spawn(|| once(dir, &over))).collect();
+        for life in 1..=10 {
+            kill_daemon(&mount);
+            serving(&mount, 1 + life);
+            assert!(workers.iter().all(|worker| !worker.is_finished()), "a failed operation");
+        }
+        over.store(true, Ordering::Relaxed);
+        for worker in workers {
+            assert!(worker.join().expect("no operation failed") > 0);
+        }
+    });
+    mount.assert_usage_true();
+    mount.finish();
+}
+
+#[test]
+fn a_daemon_that_does_not_start_any_more_is_given_up() {
+    let mut mount = Setup::new().arguments(&["--supervise", "--give-up-after", "3"]).mount();
+    serving(&mount, 1);
+    let call = File::create_new(mount.path("call")).expect("a recording");
+    fs::rename(mount.key_file(), mount.key_file().with_extension("away")).expect("a rename");
+    kill_daemon(&mount);
+    let status = mount.wait_for_end();
+    assert_eq!(status.code(), Some(7), "{}", mount.log());
+    assert!(mount.log().contains("given up after 3"), "{}", mount.log());
+    assert!(!common::mount::is_mounted(&mount.point()), "the mount is taken away");
+    let error = call.write_at(b"x", 0).expect_err("nobody serves it");
+    assert!(
+        matches!(Errno::from_io_error(&error), Some(Errno::NOTCONN | Errno::CONNABORTED)),
+        "{error}"
+    );
+    fs::rename(mount.key_file().with_extension("away"), mount.key_file()).expect("a rename");
+    mount.start();
+}
+
+#[test]
+fn sigusr2_hands_the_mount_over_with_the_counters_of_the_day() {
+    let mount = kept(&acme_limits("day.max_files = 5"));
+    mount.dir("acme");
+    let mut call = File::create_new(mount.path("acme/0")).expect("a recording");
+    for number in 1..=3 {
+        fs::write(mount.path(&format!("acme/{number}")), "x").expect("a recording");
+    }
+    let first = daemon(&mount);
+    kill_process(keeper(&mount), Signal::USR2).expect("the keeper runs");
+    until("the next daemon", || daemon(&mount).filter(|now| Some(*now) != first));
+    serving(&mount, 2);
+    call.write_all(b"more").expect("the next daemon takes it");
+    fs::write(mount.path("acme/4"), "x").expect("a recording");
+    refused(fs::write(mount.path("acme/5"), "x"), Errno::DQUOT);
+    assert!(mount.log().contains("hands the mount over"), "{}", mount.log());
+    drop(call);
+    mount.finish();
+}
+
+#[test]
+fn without_a_keeper_sigusr2_changes_nothing() {
+    let mount = Mount::new();
+    let log = || mount.log();
+    until("it serves", || log().contains("mounted /").then_some(()));
+    kill_process(keeper(&mount), Signal::USR2).expect("the daemon runs");
+    until("it says so", || log().contains("--supervise").then_some(()));
+    fs::write(mount.path("call"), "x").expect("it serves");
+    mount.finish();
+}
+
+#[test]
+fn an_unmount_ends_the_keeper() {
+    let mut mount = kept("");
+    // The daemon asks it once whether it answers.
+    until("nobody uses it", || unmount(mount.point(), UnmountFlags::empty()).ok());
+    let status = mount.wait_for_end();
+    assert!(status.success(), "{status}\n{}", mount.log());
+}
