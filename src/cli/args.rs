@@ -99,9 +99,12 @@ pub struct MountArgs {
     /// Limits and key.
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// Stay in the foreground, which is the only way there is
+    /// Stay in the foreground, which is the way of this command; `mount -t tallyfs` goes into the background
     #[arg(short = 'f', long)]
     pub foreground: bool,
+    /// Leave terminal and directory, and log to the system's log too: for `mount.tallyfs`
+    #[arg(long, hide = true)]
+    pub detached: bool,
 }
 
 /// What a store is used under, mounted or not.

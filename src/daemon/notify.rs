@@ -109,6 +109,10 @@ impl Notifier {
 
     fn tell(&self, text: &str) {
         if let Err(e) = self.send(text, &[]) {
+            // A `mount.tallyfs` that waited for the start is long gone.
+            if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+                return;
+            }
             let what = text.lines().next().unwrap_or_default();
             log::warn!("the service manager could not be told {what}: {e}");
         }
