@@ -108,7 +108,7 @@ pub struct MountArgs {
 }
 
 /// What a store is used under, mounted or not.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct SettingsArgs {
     /// Most plaintext bytes in the whole mount, such as 500GiB; 0 = no limit
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_bytes)]

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
+use crate::daemon::MountRequest;
 use exit::{Code, Failure};
 
 /// Runs `tallyfs` with the arguments of this process.
@@ -77,8 +78,9 @@ fn run(command: Command) -> Result<Code, Failure> {
             if args.detached {
                 detach()?;
             }
+            let reread = request::reread(&args, environment);
             let request = request::build(args, &environment)?;
-            crate::daemon::run(request)?;
+            crate::daemon::run(MountRequest { reread, ..request })?;
             Ok(Code::Done)
         }
         Command::Import(args) => import::run(args, &environment),

@@ -18,6 +18,7 @@ pub mod mount_table;
 pub mod notify;
 pub mod open_store;
 pub mod options;
+pub mod reload;
 pub mod repair;
 mod serve;
 pub mod signals;
@@ -38,6 +39,7 @@ use mount::{MountError, MountPlan};
 use mount_point::MountPointError;
 use notify::Notifier;
 use options::MountOptions;
+use reload::Reread;
 
 /// Everything a mount was asked for, after command line, environment and `-o` were merged.
 pub struct MountRequest {
@@ -54,6 +56,8 @@ pub struct MountRequest {
     pub key: KeyChoice,
     /// Who is told how it goes.
     pub notifier: Notifier,
+    /// Reads the configuration again.
+    pub reread: Option<Reread>,
 }
 
 /// What `run` has got ready for `serve`.
@@ -68,6 +72,8 @@ pub struct Parts {
     pub mount_plan: MountPlan,
     /// Who is told how it goes.
     pub notifier: Notifier,
+    /// Reads the configuration again.
+    pub reread: Option<Reread>,
 }
 
 /// Why a mount ended with an error.
@@ -150,5 +156,6 @@ fn prepare(request: MountRequest) -> Result<Parts, DaemonError> {
         config: request.config,
         mount_plan,
         notifier: request.notifier,
+        reread: request.reread,
     })
 }

@@ -1,4 +1,4 @@
-//! Signals: SIGINT and SIGTERM ask the daemon to stop, SIGHUP is taken and passed over.
+//! Signals: SIGINT and SIGTERM ask the daemon to stop, SIGHUP asks it to read its configuration again.
 //!
 //! A stop has to seal open recordings and write usage back, so a second signal does not cut it
 //! short: it is answered with a line that says so. Only SIGKILL ends it at once, and then the next
@@ -18,14 +18,18 @@ pub struct SignalThread {
 }
 
 impl SignalThread {
-    /// From now on calls `on_stop` (once) at the first SIGINT or SIGTERM.
+    /// From now on calls `on_stop` (once) at the first SIGINT or SIGTERM, and `on_hang_up` at each SIGHUP: both must be
+    /// quick, for the next signal waits for them.
     ///
     /// # Errors
     /// When the handlers cannot be installed or no thread can be had.
-    pub fn start(on_stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+    pub fn start(
+        on_stop: impl FnOnce() + Send + 'static,
+        on_hang_up: impl FnMut() + Send + 'static,
+    ) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let handle = signals.handle();
-        let mut policy = StopOnce::new(on_stop);
+        let mut policy = Policy::new(on_stop, on_hang_up);
         let thread = thread::Builder::new()
             .name("signals".into())
             .spawn(move || signals.forever().for_each(|signal| policy.take(signal)))?;
@@ -88,18 +92,22 @@ impl Stop {
 }
 
 /// What to do at each signal: stop at the first that asks for it, and only then.
-struct StopOnce<F> {
+struct Policy<F, G> {
     on_stop: Option<F>,
+    on_hang_up: G,
 }
 
-impl<F: FnOnce()> StopOnce<F> {
-    fn new(on_stop: F) -> Self {
-        Self { on_stop: Some(on_stop) }
+impl<F: FnOnce(), G: FnMut()> Policy<F, G> {
+    fn new(on_stop: F, on_hang_up: G) -> Self {
+        Self {
+            on_stop: Some(on_stop),
+            on_hang_up,
+        }
     }
 
     fn take(&mut self, signal: i32) {
         if signal == SIGHUP {
-            log::info!("SIGHUP: nothing to re-read, going on");
+            (self.on_hang_up)();
             return;
         }
         match self.on_stop.take() {
@@ -120,7 +128,7 @@ mod tests {
     #[test]
     fn only_the_first_stop_signal_stops() {
         let mut stops = 0;
-        let mut policy = StopOnce::new(|| stops += 1);
+        let mut policy = Policy::new(|| stops += 1, || {});
         for signal in [SIGHUP, SIGTERM, SIGINT, SIGTERM] {
             policy.take(signal);
         }
@@ -128,10 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_up_does_not_stop() {
-        let mut stops = 0;
-        StopOnce::new(|| stops += 1).take(SIGHUP);
-        assert_eq!(stops, 0);
+    fn a_hang_up_does_not_stop_and_counts_each_time() {
+        let (mut stops, mut hang_ups) = (0, 0);
+        let mut policy = Policy::new(|| stops += 1, || hang_ups += 1);
+        policy.take(SIGHUP);
+        policy.take(SIGHUP);
+        assert_eq!((stops, hang_ups), (0, 2));
     }
 
     #[test]
@@ -157,7 +167,7 @@ mod tests {
     #[test]
     fn a_real_signal_reaches_the_closure() {
         let (sender, receiver) = mpsc::channel();
-        let thread = SignalThread::start(move || sender.send(()).unwrap()).unwrap();
+        let thread = SignalThread::start(move || sender.send(()).unwrap(), || {}).unwrap();
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
         receiver.recv().unwrap();
         drop(thread);
