@@ -47,6 +47,14 @@ pub enum Command {
     /// Mount a store and serve it until it is unmounted; the store and its key are made at first use
     #[command(after_help = ENVIRONMENT_HELP)]
     Mount(MountArgs),
+    /// Take away what a daemon that was killed left at a mount point
+    Unmount {
+        /// The mount point
+        mount_point: PathBuf,
+        /// Only a mount of tallyfs whose daemon is dead; one that is served is left alone, for `umount`
+        #[arg(long, required = true)]
+        dead: bool,
+    },
     /// Say whether a store is mounted, where and by whom
     Status(StatusArgs),
     /// Say how much a store, or a directory in a mount, holds

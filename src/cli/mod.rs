@@ -30,11 +30,17 @@ mod variables;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
+use crate::daemon::mount_point::{Cleared, clear_dead};
+use crate::daemon::{DaemonError, MountRequest};
 use args::{Cli, Command};
-use crate::daemon::MountRequest;
 use exit::{Code, Failure};
+
+/// The commands as clap knows them, `tallyfs` and `mount.tallyfs`: for man pages and completions.
+pub fn commands() -> [clap::Command; 2] {
+    [Cli::command(), mount_helper::command()]
+}
 
 /// Runs `tallyfs` with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -82,6 +88,13 @@ fn run(command: Command) -> Result<Code, Failure> {
             let request = request::build(args, &environment)?;
             crate::daemon::run(MountRequest { reread, ..request })?;
             Ok(Code::Done)
+        }
+        Command::Unmount { mount_point, .. } => {
+            let cleared = clear_dead(&mount_point).map_err(DaemonError::from)?;
+            print(match cleared {
+                Cleared::Detached => "a dead mount was taken away",
+                Cleared::Nothing => "no mount of tallyfs there",
+            })
         }
         Command::Import(args) => import::run(args, &environment),
         Command::Fsck(args) => fsck::run(&args, &environment),

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory, Parser};
 
 use super::background::{self, Began};
 use super::logging;
@@ -73,6 +73,11 @@ Exit codes: 0 mounted, 1 wrong words or options, 2 system error, 8 interrupted, 
 pub fn is_called(program: Option<&OsString>) -> bool {
     let name = program.and_then(|program| Path::new(program).file_name());
     name.is_some_and(|name| NAMES.iter().any(|known| name == *known))
+}
+
+/// Its words, for the man page.
+pub fn command() -> clap::Command {
+    HelperArgs::command()
 }
 
 /// Mounts in the background.
