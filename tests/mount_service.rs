@@ -2,12 +2,15 @@
 
 mod common;
 
+use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
-use common::command::text;
+use common::command::{self, text};
+use common::mount::{is_mounted, tallyfs};
 use common::{Mount, Setup};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Who listens at `NOTIFY_SOCKET`.
@@ -83,5 +86,44 @@ fn a_watchdog_is_pinged_while_the_mount_answers() {
     let pings: Vec<_> = (0..3).map(|_| manager.told()).collect();
     common::run("umount", &[text(Path::new(&point))]);
     assert_eq!(pings, ["WATCHDOG=1"; 3]);
+    mount.finish();
+}
+
+/// `tallyfs unmount --dead`: exit code and what was said.
+fn unmount_dead(point: &Path) -> (Option<i32>, String) {
+    let output = command::output(tallyfs(), &["unmount", "--dead", text(point)], Path::new("/"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), said)
+}
+
+#[test]
+fn only_a_dead_mount_of_ours_is_cleaned_up() {
+    let mut mount = Mount::new();
+    let point = mount.point();
+    let (code, said) = unmount_dead(&point);
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("not dead"), "{said}");
+    mount.dir("acme");
+
+    let daemon = Pid::from_raw(mount.pid().cast_signed()).unwrap();
+    kill_process(daemon, Signal::KILL).unwrap();
+    assert!(!mount.wait_for_end().success());
+    assert!(is_mounted(&point));
+    let dead = fs::read_dir(&point).unwrap_err();
+    assert_eq!(dead.raw_os_error(), Some(libc::ENOTCONN));
+    let (code, said) = unmount_dead(&point);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!is_mounted(&point), "{said}");
+    assert_eq!(fs::read_dir(&point).unwrap().count(), 0);
+
+    // A mount of somebody else is not ours to touch.
+    common::run("mount", &["-t", "tmpfs", "tmpfs", text(&point)]);
+    let (code, said) = unmount_dead(&point);
+    fs::write(point.join("theirs"), "").unwrap();
+    common::run("umount", &[text(&point)]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("no mount of tallyfs"), "{said}");
+    mount.start();
+    assert!(mount.path("acme").is_dir());
     mount.finish();
 }

@@ -81,6 +81,7 @@ pub fn serve(store: &Path, point: &Path) -> ExitCode {
         key: KeyChoice::Beside,
         notifier: Notifier::default(),
         inheritance: None,
+        reread: None,
     };
     match tallyfs::daemon::run(request) {
         Ok(()) => ExitCode::SUCCESS,

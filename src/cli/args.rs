@@ -47,6 +47,14 @@ pub enum Command {
     /// Mount a store and serve it until it is unmounted; the store and its key are made at first use
     #[command(after_help = ENVIRONMENT_HELP)]
     Mount(MountArgs),
+    /// Take away what a daemon that was killed left at a mount point
+    Unmount {
+        /// The mount point
+        mount_point: PathBuf,
+        /// Only a mount of tallyfs whose daemon is dead; one that is served is left alone, for `umount`
+        #[arg(long, required = true)]
+        dead: bool,
+    },
     /// Say whether a store is mounted, where and by whom
     Status(StatusArgs),
     /// Say how much a store, or a directory in a mount, holds
@@ -111,13 +119,16 @@ pub struct MountArgs {
     /// With --supervise: give up after so many daemons in a row that ended within a second
     #[arg(long, value_name = "COUNT", default_value_t = 10, requires = "supervise", value_parser = clap::value_parser!(u32).range(1..))]
     pub give_up_after: u32,
-    /// Stay in the foreground, which is the only way there is
+    /// Stay in the foreground, which is the way of this command; `mount -t tallyfs` goes into the background
     #[arg(short = 'f', long)]
     pub foreground: bool,
+    /// Leave terminal and directory, and log to the system's log too: for `mount.tallyfs`
+    #[arg(long, hide = true)]
+    pub detached: bool,
 }
 
 /// What a store is used under, mounted or not.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct SettingsArgs {
     /// Most plaintext bytes in the whole mount, such as 500GiB; 0 = no limit
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_bytes)]

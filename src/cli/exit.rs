@@ -57,7 +57,7 @@ impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let code = match &error {
             DaemonError::Layout(LayoutError::Locked { .. })
-            | DaemonError::MountPoint(MountPointError::InUse { .. }) => Code::InUse,
+            | DaemonError::MountPoint(MountPointError::InUse { .. } | MountPointError::Alive { .. }) => Code::InUse,
             DaemonError::Layout(_) => Code::Store,
             DaemonError::Key(_) => Code::Key,
             DaemonError::Administrators { .. } => Code::Config,

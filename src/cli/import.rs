@@ -48,7 +48,7 @@ struct Answer<'a> {
 /// # Errors
 /// Nothing can be imported: the tree, the store or the key cannot be used, or a daemon has the store.
 pub fn run(args: ImportArgs, environment: Environment) -> Result<Code, Failure> {
-    let (config, key) = request::settings(args.settings, &MountOptions::default(), environment)?;
+    let (config, key) = request::settings(&args.settings, &MountOptions::default(), environment)?;
     let to = args
         .to
         .as_ref()

@@ -5,12 +5,15 @@
 
 mod alerts;
 mod args;
+mod background;
 mod bar;
 mod client;
 mod exit;
 mod figures;
 mod fsck;
 mod import;
+mod logging;
+mod mount_helper;
 mod quota;
 mod quota_ask;
 mod report;
@@ -28,14 +31,25 @@ mod variables;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
+use crate::daemon::mount_point::{Cleared, clear_dead};
+use crate::daemon::{DaemonError, MountRequest};
 use args::{Cli, Command};
 use exit::{Code, Failure};
 
+/// The commands as clap knows them, `tallyfs` and `mount.tallyfs`: for man pages and completions.
+pub fn commands() -> [clap::Command; 2] {
+    [Cli::command(), mount_helper::command()]
+}
+
 /// Runs `tallyfs` with the arguments of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(std::env::args_os()) {
+    let words: Vec<_> = std::env::args_os().collect();
+    if mount_helper::is_called(words.first()) {
+        return mount_helper::run(words);
+    }
+    let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(e) => {
             // Help that nobody reads any more is no failure.
@@ -44,33 +58,47 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code as u8);
         }
     };
-    start_log();
+    logging::start(match &cli.command {
+        Command::Mount(args) if args.detached => logging::Place::Background,
+        _ => logging::Place::Foreground,
+    });
     let code = match run(cli.command) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("tallyfs: {}", failure.text);
+            logging::say_failure(&failure.text);
             failure.code
         }
     };
     ExitCode::from(code as u8)
 }
 
-fn start_log() {
-    let filter = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(filter)
-        .target(env_logger::Target::Stderr)
-        .init();
+/// A daemon in the background belongs to no terminal, and holds no directory that somebody may want to unmount.
+fn detach() -> Result<(), Failure> {
+    let failed = |e| Failure::new(Code::Failed, format!("cannot go into the background: {e}"));
+    rustix::process::setsid().map_err(failed)?;
+    rustix::process::chdir("/").map_err(failed)
 }
 
 fn run(command: Command) -> Result<Code, Failure> {
     match command {
         Command::Mount(args) => {
+            if args.detached {
+                detach()?;
+            }
             if args.supervise {
                 return supervise::run(&args, &environment);
             }
+            let reread = request::reread(&args, environment);
             let request = request::build(args, &environment)?;
-            crate::daemon::run(request)?;
+            crate::daemon::run(MountRequest { reread, ..request })?;
             Ok(Code::Done)
+        }
+        Command::Unmount { mount_point, .. } => {
+            let cleared = clear_dead(&mount_point).map_err(DaemonError::from)?;
+            print(match cleared {
+                Cleared::Detached => "a dead mount was taken away",
+                Cleared::Nothing => "no mount of tallyfs there",
+            })
         }
         Command::Import(args) => import::run(args, &environment),
         Command::Fsck(args) => fsck::run(&args, &environment),

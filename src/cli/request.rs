@@ -15,6 +15,7 @@ use crate::daemon::inheritance::Inheritance;
 use crate::daemon::key_file::{self, KeyChoice};
 use crate::daemon::notify::Notifier;
 use crate::daemon::options::MountOptions;
+use crate::daemon::reload::Reread;
 use crate::quota::{Bound, LimitKey};
 use crate::units::parse_bytes;
 
@@ -27,7 +28,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 /// What cannot be read or understood, each with its name.
 pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, Failure> {
     let options = MountOptions::parse(&args.options).map_err(|e| Failure::new(Code::Config, e))?;
-    let (config, key) = settings(args.settings, &options, environment)?;
+    let (config, key) = settings(&args.settings, &options, environment)?;
     Ok(MountRequest {
         store: args.store,
         mount_point: args.mount_point,
@@ -36,7 +37,18 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
         key,
         notifier: Notifier::from_env(environment),
         inheritance: Inheritance::take(environment),
+        reread: None,
     })
+}
+
+/// How the configuration is read again as [`build`] reads it; `None` where no file is named, for nothing else can change.
+pub fn reread(args: &MountArgs, environment: fn(&str) -> Option<OsString>) -> Option<Reread> {
+    let options = MountOptions::parse(&args.options).ok()?;
+    let settings = args.settings.clone();
+    settings.config.as_ref().or(options.config_file.as_ref())?;
+    Some(Box::new(move || {
+        config(&settings, &options, &environment).map_err(|failure| failure.text)
+    }))
 }
 
 /// Configuration and key that a store is used under.
@@ -44,10 +56,24 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
 /// # Errors
 /// As [`build`].
 pub fn settings(
-    args: SettingsArgs,
+    args: &SettingsArgs,
     options: &MountOptions,
     environment: Environment,
 ) -> Result<(Config, KeyChoice), Failure> {
+    let config = config(args, options, environment)?;
+    let named_key = args.key_file.clone().or_else(|| options.key_file.clone());
+    let key = match (choose_key(named_key, environment)?, &config.key.file) {
+        (KeyChoice::Beside, Some(path)) => KeyChoice::File(path.clone()),
+        (choice, _) => choice,
+    };
+    Ok((config, key))
+}
+
+/// The configuration as command line, environment and file say together.
+///
+/// # Errors
+/// As [`build`].
+pub fn config(args: &SettingsArgs, options: &MountOptions, environment: Environment) -> Result<Config, Failure> {
     let config_file = args.config.as_ref().or(options.config_file.as_ref());
     let mut config = match config_file {
         Some(path) => read_config(path)?,
@@ -65,12 +91,7 @@ pub fn settings(
     config
         .add_layouts(&args.layout)
         .map_err(|e| Failure::new(Code::Config, format!("--layout: {e}")))?;
-    let named_key = args.key_file.or_else(|| options.key_file.clone());
-    let key = match (choose_key(named_key, environment)?, &config.key.file) {
-        (KeyChoice::Beside, Some(path)) => KeyChoice::File(path.clone()),
-        (choice, _) => choice,
-    };
-    Ok((config, key))
+    Ok(config)
 }
 
 /// Where the key comes from: a file that was named, then the environment, then beside the store.

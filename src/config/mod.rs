@@ -7,6 +7,7 @@ mod admin;
 mod alerts;
 mod form;
 mod past;
+mod reload;
 mod rule;
 mod template;
 

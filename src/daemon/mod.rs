@@ -20,6 +20,7 @@ pub mod mount_table;
 pub mod notify;
 pub mod open_store;
 pub mod options;
+pub mod reload;
 pub mod repair;
 mod serve;
 pub mod signals;
@@ -43,6 +44,7 @@ use mount_point::MountPointError;
 use mount_table::{FS_TYPE, MountEntry, MountTable};
 use notify::Notifier;
 use options::MountOptions;
+use reload::Reread;
 
 /// Everything a mount was asked for, after command line, environment and `-o` were merged.
 pub struct MountRequest {
@@ -61,6 +63,8 @@ pub struct MountRequest {
     pub notifier: Notifier,
     /// What the process before this one left.
     pub inheritance: Option<Inheritance>,
+    /// Reads the configuration again.
+    pub reread: Option<Reread>,
 }
 
 /// What `run` has got ready for `serve`.
@@ -77,6 +81,8 @@ pub struct Parts {
     pub notifier: Notifier,
     /// What the process before this one left, if its mount is still there.
     pub inheritance: Option<Inheritance>,
+    /// Reads the configuration again.
+    pub reread: Option<Reread>,
 }
 
 /// Why a mount ended with an error.
@@ -161,6 +167,7 @@ fn prepare(mut request: MountRequest) -> Result<Parts, DaemonError> {
         mount_plan,
         notifier: request.notifier,
         inheritance,
+        reread: request.reread,
     })
 }
 

@@ -3,9 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::mount::detach_dead;
 use super::mount_table::{FS_TYPE, MountTable};
+
+/// How long an answer of a mount is waited for: one whose daemon is dead answers at once.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a directory cannot be the mount point.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,12 @@ pub enum MountPointError {
     /// The daemon of another mount died.
     #[error("{path}: a mount whose daemon died is there; run `umount -l {path}` first")]
     Dead {
+        /// The mount point.
+        path: PathBuf,
+    },
+    /// Asked to take a dead mount away.
+    #[error("{path}: the mount there is not dead; run `umount {path}`, or stop its daemon")]
+    Alive {
         /// The mount point.
         path: PathBuf,
     },
@@ -92,6 +102,49 @@ pub fn prepare(path: &Path, store: &Path, nonempty: bool) -> Result<PathBuf, Mou
         return Err(MountPointError::NotEmpty(path));
     }
     Ok(path)
+}
+
+/// What [`clear_dead`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cleared {
+    /// A mount of ours whose daemon is dead; it is gone now.
+    Detached,
+    /// No mount of ours.
+    Nothing,
+}
+
+/// Takes away what a daemon of ours left when it was killed, and nothing else: callers get the plain directory, no longer
+/// "transport endpoint is not connected". Whose store it was is not asked.
+///
+/// # Errors
+/// [`MountPointError::Alive`] for a mount that is served; what the system answers.
+pub fn clear_dead(path: &Path) -> Result<Cleared, MountPointError> {
+    let path = resolve(path)?;
+    let mut cleared = Cleared::Nothing;
+    loop {
+        let table = MountTable::read().map_err(failed("list mounts for", &path))?;
+        if table.topmost(&path).is_none_or(|entry| entry.fs_type != FS_TYPE) {
+            return Ok(cleared);
+        }
+        match ask(&path) {
+            Some(Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)) => {
+                detach_dead(&path).map_err(failed("unmount", &path))?;
+                cleared = Cleared::Detached;
+            }
+            // One below it, which was dead already, is nobody's way.
+            _ if cleared == Cleared::Detached => return Ok(cleared),
+            _ => return Err(MountPointError::Alive { path }),
+        }
+    }
+}
+
+/// What statfs answers; `None` when nothing does in time: somebody holds the connection, and serves it no more or not yet.
+fn ask(path: &Path) -> Option<rustix::io::Result<()>> {
+    let (say, answer) = crossbeam_channel::bounded(1);
+    let path = path.to_owned();
+    let asking = std::thread::Builder::new().spawn(move || say.send(rustix::fs::statfs(&path).map(|_| ())));
+    asking.ok()?;
+    answer.recv_timeout(ANSWER_PATIENCE).ok()
 }
 
 /// The real path. A dead FUSE mount cannot be looked at, so there the directory above it answers.

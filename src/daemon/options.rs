@@ -155,7 +155,7 @@ impl MountOptions {
         match name {
             "config" => self.config_file = Some(needed("config")?.into()),
             "limit" => self.limit = Some(needed("limit")?.into()),
-            "key_file" => self.key_file = Some(needed("key_file")?.into()),
+            "key_file" | "key-file" => self.key_file = Some(needed("key_file")?.into()),
             _ => return Ok(false),
         }
         Ok(true)
@@ -243,7 +243,7 @@ fn is_for_others(name: &str) -> bool {
 }
 
 /// Splits at commas that no backslash precedes; empty parts are left out.
-fn split(text: &str) -> Vec<String> {
+pub fn split(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -256,6 +256,18 @@ fn split(text: &str) -> Vec<String> {
     }
     parts.retain(|part| !part.is_empty());
     parts
+}
+
+/// One option as [`split`] takes it.
+pub fn quote(option: &str) -> String {
+    let mut quoted = String::with_capacity(option.len());
+    for c in option.chars() {
+        if matches!(c, ',' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted
 }
 
 #[cfg(test)]
@@ -297,6 +309,13 @@ mod tests {
         assert_eq!(options.config_file, Some("/etc/a,b.toml".into()));
         assert_eq!(options.key_file, Some(r"/k\1".into()));
         assert_eq!(options.limit.as_deref(), Some("5Gi"));
+    }
+
+    #[test]
+    fn a_quoted_option_is_one_again() {
+        for option in ["ro", r"config=/a,b\c,", r"\", ","] {
+            assert_eq!(split(&quote(option)), [option]);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::Mode;
 use rustix::mount::MountFlags;
 
@@ -21,7 +21,8 @@ use crate::daemon::baseline::Unhashed;
 use crate::daemon::mount::{MountError, MountGuard, Unmounted};
 use crate::daemon::notify::Notifier;
 use crate::daemon::open_store::{OpenStore, Opening, Quiet, Recovered, Trust, put_away};
-use crate::daemon::signals::{SignalThread, Stop};
+use crate::daemon::reload::Reload;
+use crate::daemon::signals::{OnSignal, SignalThread, Stop};
 use crate::daemon::start_up::boot_id;
 use crate::daemon::succession::Succession;
 use crate::daemon::{DaemonError, Parts, interface, watchman};
@@ -54,7 +55,7 @@ const HASHER_NICE: i32 = 19;
 pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     // First of all: a signal that comes between mounting and serving must not kill.
     let (stop, hand_over) = (Arc::new(Stop::default()), Arc::new(Stop::default()));
-    let _signals = signals(&stop, &hand_over, &parts.notifier)?;
+    let (_signals, reload_asked) = signals(&stop, &hand_over, &parts.notifier)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let (began_at, requests) = (clock.now(), Arc::new(RequestTimes::default()));
     rustix::process::umask(Mode::empty());
@@ -98,6 +99,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         Session::start(connection, fs.clone(), threads(&config), requests, kept)
     })?;
     succession.report(recovered.taken_over);
+    Reload::new(&fs, parts.reread, &config, &parts.notifier).start(reload_asked)?;
     let watch = parts.notifier.watch(guard.mount_point()).map_err(DaemonError::Thread)?;
     let served = run(
         session,
@@ -145,16 +147,26 @@ fn leave(guard: &MountGuard, writer: Writer, notifier: &Notifier) -> Result<(), 
     Ok(())
 }
 
-/// Takes signals from now on, and tells the service manager what is done until the mount answers.
-fn signals(stop: &Arc<Stop>, hand_over: &Arc<Stop>, notifier: &Notifier) -> Result<SignalThread, DaemonError> {
+/// Takes signals from now on, and tells the service manager what is done until the mount answers. Given back is where
+/// reloads are asked for.
+fn signals(
+    stop: &Arc<Stop>,
+    hand_over: &Arc<Stop>,
+    notifier: &Notifier,
+) -> Result<(SignalThread, Receiver<()>), DaemonError> {
     notifier.status("Counting what is in the store");
     let (asked, hand_over, notifier) = (stop.clone(), hand_over.clone(), notifier.clone());
-    let stopping = move || {
-        notifier.stopping();
-        asked.ask();
-    };
-    let taken = SignalThread::start(stopping, move || hand_over.ask());
-    taken.map_err(DaemonError::Thread)
+    let (reload, reload_asked) = crossbeam_channel::bounded(1);
+    let taken = SignalThread::start(OnSignal {
+        stop: move || {
+            notifier.stopping();
+            asked.ask();
+        },
+        // One that waits stands for all.
+        hang_up: move || _ = reload.try_send(()),
+        hand_over: move || hand_over.ask(),
+    });
+    Ok((taken.map_err(DaemonError::Thread)?, reload_asked))
 }
 
 /// As the metrics tell it.

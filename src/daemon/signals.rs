@@ -1,5 +1,5 @@
-//! Signals: SIGINT and SIGTERM ask the daemon to stop, SIGUSR2 to make room for the next process of the mount, SIGHUP is
-//! taken and passed over.
+//! Signals: SIGINT and SIGTERM ask the daemon to stop, SIGHUP to read its configuration again, SIGUSR2 to make room for
+//! the next process of the mount.
 //!
 //! A stop has to seal open recordings and write usage back, so a second signal does not cut it
 //! short: it is answered with a line that says so. Only SIGKILL ends it at once, and then the next
@@ -19,25 +19,22 @@ pub struct SignalThread {
 }
 
 impl SignalThread {
-    /// From now on calls `on_stop` (once) at the first SIGINT or SIGTERM, and `on_hand_over` at SIGUSR2.
+    /// From now on does what is asked for.
     ///
     /// # Errors
     /// When the handlers cannot be installed or no thread can be had.
-    pub fn start(
-        on_stop: impl FnOnce() + Send + 'static,
-        on_hand_over: impl Fn() + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn start<S, H, O>(on: OnSignal<S, H, O>) -> io::Result<Self>
+    where
+        S: FnOnce() + Send + 'static,
+        H: FnMut() + Send + 'static,
+        O: FnMut() + Send + 'static,
+    {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2])?;
         let handle = signals.handle();
-        let mut policy = StopOnce::new(on_stop);
-        let thread = thread::Builder::new().name("signals".into()).spawn(move || {
-            for signal in signals.forever() {
-                match signal {
-                    SIGUSR2 => on_hand_over(),
-                    other => policy.take(other),
-                }
-            }
-        })?;
+        let mut policy = Policy::new(on);
+        let thread = thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || signals.forever().for_each(|signal| policy.take(signal)))?;
         Ok(Self {
             handle,
             thread: Some(thread),
@@ -96,22 +93,39 @@ impl Stop {
     }
 }
 
-/// What to do at each signal: stop at the first that asks for it, and only then.
-struct StopOnce<F> {
-    on_stop: Option<F>,
+/// What signals ask for. Each must be quick: the next signal waits for it.
+pub struct OnSignal<S, H, O> {
+    /// At the first SIGINT or SIGTERM.
+    pub stop: S,
+    /// At each SIGHUP.
+    pub hang_up: H,
+    /// At each SIGUSR2.
+    pub hand_over: O,
 }
 
-impl<F: FnOnce()> StopOnce<F> {
-    fn new(on_stop: F) -> Self {
-        Self { on_stop: Some(on_stop) }
+/// What to do at each signal: stop at the first that asks for it, and only then.
+struct Policy<S, H, O> {
+    stop: Option<S>,
+    hang_up: H,
+    hand_over: O,
+}
+
+impl<S: FnOnce(), H: FnMut(), O: FnMut()> Policy<S, H, O> {
+    fn new(on: OnSignal<S, H, O>) -> Self {
+        Self {
+            stop: Some(on.stop),
+            hang_up: on.hang_up,
+            hand_over: on.hand_over,
+        }
     }
 
     fn take(&mut self, signal: i32) {
-        if signal == SIGHUP {
-            log::info!("SIGHUP: nothing to re-read, going on");
-            return;
+        match signal {
+            SIGHUP => return (self.hang_up)(),
+            SIGUSR2 => return (self.hand_over)(),
+            _ => {}
         }
-        match self.on_stop.take() {
+        match self.stop.take() {
             Some(stop) => {
                 log::info!("stopping: unmounting, then sealing what is open");
                 stop();
@@ -129,18 +143,29 @@ mod tests {
     #[test]
     fn only_the_first_stop_signal_stops() {
         let mut stops = 0;
-        let mut policy = StopOnce::new(|| stops += 1);
-        for signal in [SIGHUP, SIGTERM, SIGINT, SIGTERM] {
+        let mut policy = Policy::new(OnSignal {
+            stop: || stops += 1,
+            hang_up: || {},
+            hand_over: || {},
+        });
+        for signal in [SIGHUP, SIGTERM, SIGUSR2, SIGINT, SIGTERM] {
             policy.take(signal);
         }
         assert_eq!(stops, 1);
     }
 
     #[test]
-    fn a_hang_up_does_not_stop() {
-        let mut stops = 0;
-        StopOnce::new(|| stops += 1).take(SIGHUP);
-        assert_eq!(stops, 0);
+    fn other_signals_do_not_stop_and_count_each_time() {
+        let (mut stops, mut hang_ups, mut hand_overs) = (0, 0, 0);
+        let mut policy = Policy::new(OnSignal {
+            stop: || stops += 1,
+            hang_up: || hang_ups += 1,
+            hand_over: || hand_overs += 1,
+        });
+        for signal in [SIGHUP, SIGUSR2, SIGHUP] {
+            policy.take(signal);
+        }
+        assert_eq!((stops, hang_ups, hand_overs), (0, 2, 1));
     }
 
     #[test]
@@ -166,7 +191,12 @@ mod tests {
     #[test]
     fn a_real_signal_reaches_the_closure() {
         let (sender, receiver) = mpsc::channel();
-        let thread = SignalThread::start(move || sender.send(()).unwrap(), || ()).unwrap();
+        let thread = SignalThread::start(OnSignal {
+            stop: move || sender.send(()).unwrap(),
+            hang_up: || {},
+            hand_over: || {},
+        })
+        .unwrap();
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
         receiver.recv().unwrap();
         drop(thread);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::fs::Mode;
 
+use crate::config::Config;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::Node;
 use crate::fs::walkers::{Place, Walkers};
@@ -41,14 +42,12 @@ pub struct Vanished {
 impl FileSystem {
     /// Answers the look-up of a name that is not there.
     pub(super) fn lookup_absent(&self, parent: &Arc<Node>, name: &CStr, caller: Caller) -> FsResult<Found> {
-        if !self.config.has_date_directories() || !parent.is_directory() {
+        let config = self.config();
+        if !config.has_date_directories() || !parent.is_directory() {
             return Ok(Found::Absent);
         }
         let (is_slot, is_tenant) = self.with_components(parent, |components| {
-            (
-                self.config.is_date_slot(components),
-                self.config.is_tenant_slot(components),
-            )
+            (config.is_date_slot(components), config.is_tenant_slot(components))
         })?;
         if !is_slot && !is_tenant {
             return Ok(Found::Absent);
@@ -68,7 +67,7 @@ impl FileSystem {
     }
 
     fn walking_lifetime(&self) -> Duration {
-        Duration::from_secs(u64::from(self.config.service.date_directory_grace_s))
+        Duration::from_secs(u64::from(self.config().service.date_directory_grace_s))
     }
 
     /// Whether the caller was told that the place, or a directory on the way to it, is absent, and
@@ -112,9 +111,10 @@ impl FileSystem {
     }
 
     fn is_date_name(&self, parent: &Node, name: &CStr) -> FsResult<bool> {
+        let config = self.config();
         self.with_components(parent, |components| {
             self.days_at_hand().iter().any(|&(day, next)| {
-                self.config
+                config
                     .date_names(components, day, next)
                     .iter()
                     .any(|wanted| wanted.as_bytes() == name.to_bytes())
@@ -182,7 +182,8 @@ impl FileSystem {
 
     /// Removes date directories that are empty and past. The caller tells the kernel of each.
     pub fn remove_past_date_directories(&self) -> Vec<Vanished> {
-        if !self.config.has_date_directories() {
+        let config = self.config();
+        if !config.has_date_directories() {
             return Vec::new();
         }
         let yesterday = self.day(-1);
@@ -190,19 +191,10 @@ impl FileSystem {
             .ledger
             .accounts()
             .into_iter()
-            .filter(|account| self.is_past(account, yesterday))
+            .filter(|account| is_past(&config, account, yesterday))
             .collect();
         past.sort_by_key(|account| std::cmp::Reverse(account.components().len()));
         past.iter().filter_map(|account| self.remove_past(account)).collect()
-    }
-
-    fn is_past(&self, account: &Arc<Account>, day: CivilDate) -> bool {
-        if account.total() != Meters::ZERO || account.reserved() != Meters::ZERO {
-            return false;
-        }
-        let components = account.components();
-        let components: Vec<&[u8]> = components.iter().map(Vec::as_slice).collect();
-        self.config.is_past_date(&components, day)
     }
 
     fn remove_past(&self, account: &Arc<Account>) -> Option<Vanished> {
@@ -224,4 +216,14 @@ impl FileSystem {
             name: OsString::from_vec(name.into_bytes()),
         })
     }
+}
+
+/// An empty date directory whose days are over.
+fn is_past(config: &Config, account: &Account, day: CivilDate) -> bool {
+    if account.total() != Meters::ZERO || account.reserved() != Meters::ZERO {
+        return false;
+    }
+    let components = account.components();
+    let components: Vec<&[u8]> = components.iter().map(Vec::as_slice).collect();
+    config.is_past_date(&components, day)
 }

@@ -375,7 +375,7 @@ impl FileSystem {
             }
             self.list(node, &mut state);
         }
-        if self.config.durability.sync_on_close {
+        if self.config().durability.sync_on_close {
             self.seal_now(node);
         }
         self.help_committer();

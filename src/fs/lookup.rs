@@ -114,13 +114,15 @@ impl FileSystem {
         account
     }
 
-    /// Gives an account the level and limits of its path, with those over them that were set on the directory.
+    /// Gives an account the level and limits of its path, with those over them that were set on the directory. All of it
+    /// in one turn: what is placed after a move or under a new configuration is not overwritten by who looked before.
     pub(super) fn place(&self, account: &Arc<Account>) {
+        let _placing = self.placing.lock();
+        let config = self.config();
         let components = account.components();
         let components: Vec<&[u8]> = components.iter().map(Vec::as_slice).collect();
-        let placement = self.config.placement(&components);
+        let placement = config.placement(&components);
         self.ledger.set_level(account, placement.level, placement.is_tenant);
-        let _placing = self.placing.lock();
         let mut policy = placement.policy;
         policy.limits = account.overrides().over(policy.limits);
         self.ledger.set_policy(account, &policy);

@@ -52,7 +52,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -156,7 +156,8 @@ pub struct FileSystem {
     links: links::Links,
     dirty: Arc<DirtyLog>,
     ring: Arc<KeyRing>,
-    config: Arc<Config>,
+    /// Replaced while there are requests; read it by [`FileSystem::config`].
+    config: RwLock<Arc<Config>>,
     clock: Arc<dyn Clock>,
     daemon: Caller,
     administrators: Option<u32>,
@@ -181,6 +182,11 @@ impl FileSystem {
     /// The ledger, for figures.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    /// The configuration that is in force. One request asks once, so that what it does is of one piece.
+    fn config(&self) -> Arc<Config> {
+        self.config.read().clone()
     }
 
     /// The account of a directory node.

@@ -395,7 +395,7 @@ impl FileSystem {
     /// After a directory moved, its path and those of everything below fall under other rules.
     fn place_below(&self, moved: &Arc<Account>) {
         self.place(moved);
-        if !self.config.has_rules() {
+        if !self.config().has_rules() {
             return;
         }
         let is_below = |account: &Arc<Account>| {

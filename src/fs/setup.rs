@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FileType, Mode, OFlags};
 
+use crate::config::Config;
 use crate::fs::baseline::ContentNote;
 use crate::fs::errno::{Errno, FsResult};
 use crate::fs::node::{Meeting, Node, Nodes, Pin};
@@ -49,7 +50,7 @@ impl FileSystem {
             write_options: WriteOptions {
                 strict_overwrite: parts.config.durability.strict_overwrite,
             },
-            config: parts.config,
+            config: RwLock::new(parts.config),
             clock: parts.clock,
             daemon: parts.daemon,
             administrators: parts.administrators,
@@ -215,6 +216,16 @@ impl FileSystem {
         for account in self.ledger.accounts() {
             self.place(&account);
         }
+    }
+
+    /// Puts another configuration into force while there are requests: each account gets its limits anew, one after the
+    /// other, and nobody waits for more than one of them. What was set on directories stays over it.
+    pub fn reconfigure(&self, config: Arc<Config>) {
+        {
+            let _placing = self.placing.lock();
+            *self.config.write() = config;
+        }
+        self.place_all();
     }
 
     /// Takes less memory for inodes when there were many and are few; `true` when it did.

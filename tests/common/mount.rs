@@ -249,6 +249,13 @@ impl Mount {
         send(self.daemon.as_ref().expect("mounted"), Signal::INT);
     }
 
+    /// Writes another configuration and has the running daemon read it.
+    #[track_caller]
+    pub fn reload(&self, config: &str) {
+        fs::write(self.config_path(), config).expect("a configuration file");
+        send(self.daemon.as_ref().expect("mounted"), Signal::HUP);
+    }
+
     /// Sends the daemon SIGTERM.
     pub fn terminate(&self) {
         send(self.daemon.as_ref().expect("mounted"), Signal::TERM);
