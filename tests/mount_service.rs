@@ -39,7 +39,7 @@ impl Manager {
             let mut bytes = [0; 1024];
             let length = self.socket.recv(&mut bytes).expect("the daemon says something");
             let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
-            if !message.starts_with("STATUS=") {
+            if !message.starts_with("STATUS=") && !message.starts_with("FDSTORE") {
                 return message;
             }
         }

@@ -69,7 +69,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "alert", "clock", "config", "db", "fs", "id", "metrics", "period", "quota", "sys", "units",
         ],
     ),
-    ("fuse", &["clock", "error", "fs", "id", "metrics", "units"]),
+    ("fuse", &["clock", "error", "fs", "id", "metrics", "sys", "units"]),
     (
         "daemon",
         &[

@@ -18,12 +18,13 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use rustix::io::FdFlags;
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind,
-    recvmsg, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, bind, recvmsg, sendto, socket_with,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
@@ -107,22 +108,24 @@ struct Estate {
 /// See [`KeeperError`].
 pub fn run(supervised: &Supervised) -> Result<u8, KeeperError> {
     let estate = Arc::new(Estate::default());
-    let address = listen(&estate, &supervised.notifier)?;
+    let ear = Ear::open(&estate, &supervised.notifier)?;
     pass_signals_on(&estate)?;
     let (mut short_lives, mut has_served, mut ended_at) = (0, false, machine_monotonic());
     loop {
         estate.is_ready.store(false, Ordering::SeqCst);
         estate.hands_over.store(false, Ordering::SeqCst);
-        let mut child = start(supervised, &address, &estate, ended_at).map_err(|source| KeeperError::Start {
+        let mut child = start(supervised, &ear.address, &estate, ended_at).map_err(|source| KeeperError::Start {
             program: supervised.program.clone(),
             source,
         })?;
         let begun_at = machine_monotonic();
         let how = child.wait()?;
+        ear.hear_all()?;
         estate.child.store(0, Ordering::SeqCst);
         ended_at = machine_monotonic();
         let was_ready = estate.is_ready.load(Ordering::SeqCst);
-        has_served |= was_ready;
+        // A mount that was left can have callers, also before it has answered for the first time.
+        has_served |= was_ready || estate.fds.lock().contains_key(CONNECTION);
         let is_over = how.success() && !estate.hands_over.load(Ordering::SeqCst);
         if is_over || !has_served || estate.stops.load(Ordering::SeqCst) {
             clear(supervised, &estate);
@@ -221,30 +224,72 @@ fn pass_signals_on(estate: &Arc<Estate>) -> io::Result<()> {
     Ok(())
 }
 
-/// Where daemons send their messages, as `NOTIFY_SOCKET` has it.
-fn listen(estate: &Arc<Estate>, above: &Notifier) -> io::Result<String> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    set_socket_passcred(&socket, true)?;
-    let name = format!("tallyfs-keeper-{}", std::process::id());
-    bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
-    let (estate, above) = (estate.clone(), above.clone());
-    thread::Builder::new().name("keeper".to_owned()).spawn(move || {
-        loop {
-            match receive(&socket, &estate) {
-                Ok(Some((text, fds))) => take(&estate, &text, fds, &above),
-                Ok(None) => {}
-                Err(e) => {
-                    log::error!("the daemon is not heard any more: {e}");
-                    return;
-                }
-            }
-        }
-    })?;
-    Ok(format!("@{name}"))
+/// Where daemons send their messages.
+struct Ear {
+    /// As `NOTIFY_SOCKET` has it.
+    address: String,
+    own: SocketAddrUnix,
+    mouth: OwnedFd,
+    heard: Receiver<()>,
 }
 
-/// One message; `None` for those of strangers.
-fn receive(socket: &OwnedFd, estate: &Estate) -> io::Result<Option<(String, Vec<OwnedFd>)>> {
+impl Ear {
+    fn open(estate: &Arc<Estate>, above: &Notifier) -> io::Result<Self> {
+        let (socket, mouth) = (datagram_socket()?, datagram_socket()?);
+        set_socket_passcred(&socket, true)?;
+        let name = format!("tallyfs-keeper-{}", std::process::id());
+        let own = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+        bind(&socket, &own)?;
+        let (say_heard, heard) = crossbeam_channel::unbounded();
+        let (estate, above) = (estate.clone(), above.clone());
+        thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+            loop {
+                match receive(&socket, &estate) {
+                    Ok(Heard::Daemon(text, fds)) => take(&estate, &text, fds, &above),
+                    Ok(Heard::Keeper) => _ = say_heard.send(()),
+                    Ok(Heard::Stranger) => {}
+                    Err(e) => {
+                        log::error!("the daemon is not heard any more: {e}");
+                        return;
+                    }
+                }
+            }
+        })?;
+        Ok(Self {
+            address: format!("@{name}"),
+            own,
+            mouth,
+            heard,
+        })
+    }
+
+    /// Comes back when everything is taken that was said until now.
+    fn hear_all(&self) -> io::Result<()> {
+        sendto(&self.mouth, b"X_KEEPER=1", SendFlags::empty(), &self.own)?;
+        self.heard.recv().map_err(io::Error::other)
+    }
+}
+
+fn datagram_socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// A message.
+enum Heard {
+    /// Of the daemon of now, or the last one.
+    Daemon(String, Vec<OwnedFd>),
+    /// Of this process.
+    Keeper,
+    /// Of anybody else.
+    Stranger,
+}
+
+fn receive(socket: &OwnedFd, estate: &Estate) -> io::Result<Heard> {
     let mut bytes = [0; MESSAGE_BYTES_MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MESSAGE_FDS_MAX), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -262,9 +307,12 @@ fn receive(socket: &OwnedFd, estate: &Estate) -> io::Result<Option<(String, Vec<
     }
     // Whoever starts a daemon holds the lock until its number is known.
     let _starting = estate.fds.lock();
-    let is_ours = sender == Some(estate.child.load(Ordering::SeqCst));
     let text = String::from_utf8_lossy(&bytes[..received.bytes]).into_owned();
-    Ok(is_ours.then_some((text, fds)))
+    Ok(match sender {
+        Some(pid) if pid == std::process::id().cast_signed() => Heard::Keeper,
+        Some(pid) if pid == estate.child.load(Ordering::SeqCst) => Heard::Daemon(text, fds),
+        _ => Heard::Stranger,
+    })
 }
 
 fn take(estate: &Estate, text: &str, fds: Vec<OwnedFd>, above: &Notifier) {

@@ -108,23 +108,16 @@ impl OpenStore {
     /// # Errors
     /// The database or the data directory cannot be used.
     pub fn open(opening: Opening<'_>) -> Result<Self, DaemonError> {
-        let Opening {
-            paths,
-            ring,
-            config,
-            clock,
-            access_times,
-            boot_id,
-            trust,
-            kept,
-        } = opening;
+        let (paths, config, clock) = (opening.paths, opening.config, opening.clock);
         let begun = clock.monotonic();
         let administrators = config.access.administrators.as_deref().map(group).transpose()?;
         let descriptors = Descriptors::of_this_process();
-        let tree = open_tree(&paths.data(), descriptors.directories, access_times).map_err(DaemonError::Data)?;
+        let tree =
+            open_tree(&paths.data(), descriptors.directories, opening.access_times).map_err(DaemonError::Data)?;
         let tree = Arc::new(tree);
         // Before anything is counted.
-        let estate = estate(kept.filter(|_| tree.opens_by_handle()), &paths.orphans()).map_err(DaemonError::Data)?;
+        let estate =
+            estate(opening.kept.filter(|_| tree.opens_by_handle()), &paths.orphans()).map_err(DaemonError::Data)?;
         let Started {
             database,
             ledger,
@@ -136,8 +129,8 @@ impl OpenStore {
             unsaved,
             first_ask,
             way,
-        } = start_up::start(paths, &tree, &clock, boot_id, trust)?;
-        let ring = Arc::new(ring);
+        } = start_up::start(paths, &tree, &clock, opening.boot_id, opening.trust)?;
+        let ring = Arc::new(opening.ring);
         let key = RowKey::current(&ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
         let known = Arc::new(Known::new(database.path(), ring.clone()));
         let parts = crate::fs::Parts {

@@ -118,14 +118,24 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         },
         later,
     );
-    drop((interface, watch));
     // Before the thread that writes: what was taken last is noted.
-    drop(courier);
+    drop((interface, watch, courier));
+    end(served, parts.notifier, (&fs, &dirty), &guard, writer)
+}
+
+/// Puts the store away, or leaves it to the next process.
+fn end(
+    served: Result<Outcome, DaemonError>,
+    notifier: Notifier,
+    (fs, dirty): (&FileSystem, &DirtyLog),
+    guard: &MountGuard,
+    writer: Writer,
+) -> Result<(), DaemonError> {
     let quiet = match *served.as_ref().unwrap_or(&Outcome::PutAway(Quiet::No)) {
         Outcome::PutAway(quiet) => quiet,
-        Outcome::HandOver => return leave(&guard, writer, &parts.notifier),
+        Outcome::HandOver => return leave(guard, writer, &notifier),
     };
-    put_away(&fs, &dirty, quiet, || {
+    put_away(fs, dirty, quiet, || {
         writer
             .stop()
             .ok_or_else(|| DaemonError::Writer("its thread panicked".to_owned()))

@@ -52,15 +52,8 @@ impl FileSystem {
             Some(held) => Ok(stat_fd(held)?),
             None => node.with_path(&self.tree, |fd| stat_fd(fd)),
         });
-        let is_orphan = is_last && state.opens > 0;
-        if is_orphan {
-            self.keep_orphan(node)?;
-        }
-        let removed = parent.with_path(&self.tree, |dir| unlink(dir, &name));
-        if is_orphan && removed.is_err() {
-            self.let_orphan_go(node);
-        }
-        removed?;
+        let orphan = (is_last && state.opens > 0).then_some(node);
+        self.with_orphan(orphan, || parent.with_path(&self.tree, |dir| unlink(dir, &name)))?;
         node.keep(held);
         self.ledger.count_operation(&account, OperationKind::Delete);
         self.name_gone(

@@ -144,6 +144,13 @@ impl FileSystem {
         })
     }
 
+    fn what_goes(&self, side: &Side<'_>, was: &Was, state: &MutexGuard<'_, FileState>) -> Gone {
+        Gone {
+            bytes: self.length_of_side(side, was, state),
+            names: was.stat.stx_nlink,
+        }
+    }
+
     fn mark_side(&self, operation: &Operation<'_>, side: &Side<'_>, was: &Was) {
         mark(operation, &side.account);
         if was.is_directory() {
@@ -263,13 +270,9 @@ impl FileSystem {
             .filter(|target| !target.is_directory())
             .map(|target| (target, target.pin.node()));
         let mut victim_state = victim.map(|(_, node)| node.file.state.lock());
-        let gone = match (victim, &victim_state) {
-            (Some((target, _)), Some(state)) => Some(Gone {
-                bytes: self.length_of_side(to, target, state),
-                names: target.stat.stx_nlink,
-            }),
-            _ => None,
-        };
+        let gone = victim
+            .zip(victim_state.as_ref())
+            .map(|((target, _), state)| self.what_goes(to, target, state));
         // Given back in the same step only where it is really held.
         let credit = match (victim, &victim_state, gone) {
             (Some((_, node)), Some(state), Some(gone))
@@ -293,14 +296,7 @@ impl FileSystem {
             (Some((_, node)), Some(Gone { names: 1, .. }), Some(state)) if state.opens > 0 => Some(node),
             _ => None,
         };
-        if let Some(node) = orphan {
-            self.keep_orphan(node)?;
-        }
-        let renamed = self.rename_on_disk(from, to, flags);
-        if let (Some(node), Err(_)) = (orphan, &renamed) {
-            self.let_orphan_go(node);
-        }
-        renamed?;
+        self.with_orphan(orphan, || self.rename_on_disk(from, to, flags))?;
         if let Some((_, node)) = victim {
             node.keep(held);
         }

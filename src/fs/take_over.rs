@@ -313,15 +313,16 @@ impl FileSystem {
         Ok(())
     }
 
-    /// A file that is open is about to lose its last name: it gets one that the next process finds.
-    pub(super) fn keep_orphan(&self, node: &Node) -> FsResult<()> {
-        let Some(estate) = &self.estate else {
-            return Ok(());
+    /// Takes a name away. If it is the last one of a file that is open, that one gets another, which the next process finds.
+    pub(super) fn with_orphan<T>(&self, orphan: Option<&Arc<Node>>, take: impl FnOnce() -> FsResult<T>) -> FsResult<T> {
+        let (Some(estate), Some(node)) = (&self.estate, orphan) else {
+            return take();
         };
-        node.with_path(&self.tree, |fd| estate.orphans.keep(fd, node.ino))
+        node.with_path(&self.tree, |fd| estate.orphans.keep(fd, node.ino))?;
+        take().inspect_err(|_| estate.orphans.let_go(node.ino))
     }
 
-    /// It is closed, or did not lose its name after all.
+    /// A file without a name is closed.
     pub(super) fn let_orphan_go(&self, node: &Node) {
         if let Some(estate) = &self.estate {
             estate.orphans.let_go(node.ino);
