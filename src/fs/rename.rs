@@ -308,15 +308,27 @@ impl FileSystem {
         self.note_home(source_node, &new_home);
         *source_node.file.home.write() = new_home;
         if let (Some((_, node)), Some(state), Some(gone)) = (victim, victim_state.as_mut(), gone) {
-            if credit == Meters::ZERO {
-                self.name_gone(node, state, &to.account, gone);
-            } else {
-                self.count_gone(node, &to.account, credit.bytes);
-                node.set_unlinked();
-                state.sealed = None;
-            }
+            self.victim_gone(node, state, &to.account, gone, credit);
         }
         Ok(())
+    }
+
+    /// The books after a file was replaced; `credit` was given back for it already.
+    fn victim_gone(
+        &self,
+        node: &Arc<Node>,
+        state: &mut MutexGuard<'_, FileState>,
+        parent: &Account,
+        gone: Gone,
+        credit: Meters,
+    ) {
+        if credit == Meters::ZERO {
+            self.name_gone(node, state, parent, gone);
+        } else {
+            self.count_gone(node, parent, credit.bytes);
+            node.set_unlinked();
+            state.sealed = None;
+        }
     }
 
     fn exchange(&self, from: &Side<'_>, to: &Side<'_>, source: &Was, target: &Was) -> FsResult<()> {
