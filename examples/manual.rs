@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example manual -- DIR` makes `DIR/man/*.1`, `DIR/man/*.8` and `DIR/completions/`.
 
+#![expect(clippy::disallowed_methods, reason = "a program of its own, with an argument")]
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

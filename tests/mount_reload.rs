@@ -80,7 +80,7 @@ fn a_configuration_that_does_not_check_is_refused_and_the_old_one_stays() {
     reload(&mount, "[mount]\nmax_byts = 5\n", "the one before stays in force");
     assert!(mount.log().contains("tallyfs.toml:2"), "{}", mount.log());
     assert_eq!(quota::get(&mount.path("acme"), "max_bytes"), (64 * KIB).to_string());
-    let mut file = File::create_new(dir.join("call.wav")).unwrap();
+    let file = File::create_new(dir.join("call.wav")).unwrap();
     write_until_refused(&file, 4096);
     assert_eq!(file.metadata().unwrap().len(), 64 * KIB);
     // The next one that is sound counts.

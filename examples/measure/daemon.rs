@@ -15,6 +15,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tallyfs::config::Config;
 use tallyfs::daemon::MountRequest;
 use tallyfs::daemon::key_file::KeyChoice;
+use tallyfs::daemon::notify::Notifier;
 use tallyfs::daemon::options::MountOptions;
 
 #[global_allocator]
@@ -78,6 +79,8 @@ pub fn serve(store: &Path, point: &Path) -> ExitCode {
         options: MountOptions::default(),
         config,
         key: KeyChoice::Beside,
+        notifier: Notifier::default(),
+        reread: None,
     };
     match tallyfs::daemon::run(request) {
         Ok(()) => ExitCode::SUCCESS,
