@@ -65,7 +65,7 @@ pub fn start(words: &[OsString], verbose: bool) -> Result<Began, String> {
         .map_err(|e| format!("cannot start the daemon: {e}"))?;
     let pid = Pid::from_child(&daemon);
     let began = listen(&place.socket, &mut daemon)
-        .and_then(|(heard, ask_end)| follow(daemon, heard, ask_end, verbose))
+        .and_then(|(heard, ask_end)| follow(daemon, &heard, ask_end, verbose))
         .map_err(|e| format!("cannot wait for the daemon: {e}"));
     if !matches!(began, Ok(Began::Serving | Began::Refused)) {
         let _ = kill_process(pid, Signal::TERM);
@@ -124,7 +124,7 @@ fn read_lines(stderr: ChildStderr, say: &Sender<Heard>) {
 }
 
 /// Waits for the first thing that decides.
-fn follow(mut daemon: Child, heard: Receiver<Heard>, say: Sender<Heard>, verbose: bool) -> io::Result<Began> {
+fn follow(mut daemon: Child, heard: &Receiver<Heard>, say: Sender<Heard>, verbose: bool) -> io::Result<Began> {
     spawn(move || {
         let _ = say.send(Heard::Ended(daemon.wait()));
     })?;
@@ -133,7 +133,7 @@ fn follow(mut daemon: Child, heard: Receiver<Heard>, say: Sender<Heard>, verbose
         match heard.recv() {
             Ok(Heard::Ready) => {
                 // What it warned of before, such as a new key, is for who mounts.
-                lines.take_waiting(&heard);
+                lines.take_waiting(heard);
                 lines.show_warnings();
                 return Ok(Began::Serving);
             }
@@ -144,7 +144,7 @@ fn follow(mut daemon: Child, heard: Receiver<Heard>, say: Sender<Heard>, verbose
                 return Ok(Began::Interrupted);
             }
             Ok(Heard::Ended(status)) => {
-                lines.take_last(&heard);
+                lines.take_last(heard);
                 lines.show_all();
                 if lines.is_empty() {
                     super::logging::say_failure(&format!("the daemon ended without a word: {}", status?));

@@ -32,6 +32,7 @@ enum Code {
 
 /// Mount a store in the background; called by mount(8) for the types tallyfs and fuse.tallyfs.
 #[derive(Parser, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "mount(8) has these switches")]
 #[command(name = "mount.tallyfs", version, after_help = HELP)]
 struct HelperArgs {
     /// Directory with the sealed recordings
