@@ -11,6 +11,7 @@ mod exit;
 mod figures;
 mod fsck;
 mod import;
+mod keys;
 mod quota;
 mod quota_ask;
 mod report;
@@ -82,6 +83,7 @@ fn run(command: Command) -> Result<Code, Failure> {
         }
         Command::Quota(command) => quota::run(&command),
         Command::Alerts(command) => alerts::run(&command),
+        Command::Keys(command) => keys::run(&command, &environment),
         Command::Token { name, scopes, tenant } => token::run(&name, &scopes, tenant),
         Command::CheckConfig { file } => print(&request::read_config(&file)?.to_toml()),
     }

@@ -10,6 +10,8 @@ pub mod import;
 mod interface;
 pub mod key_file;
 pub mod key_ring;
+pub mod key_source;
+pub mod keys;
 pub mod layout;
 mod ledger_load;
 pub mod mount;
@@ -31,7 +33,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::sealed::keyring::KeyRing;
 
-use key_file::{KeyChoice, KeyError};
+use key_file::KeyError;
+use key_source::KeyChoice;
 use layout::{LayoutError, Store};
 use mount::{MountError, MountPlan};
 use mount_point::MountPointError;
