@@ -154,6 +154,7 @@ fn one_recovery_copy_opens_everything_and_is_written_once() {
     assert!(said.errors.contains("can read every recording"), "{}", said.errors);
     assert_eq!(copy.metadata().unwrap().mode() & 0o7777, 0o400);
     export().ends(2);
+    mount.start();
     fs::remove_file(mount.key_file()).unwrap();
     fs::remove_file(second).unwrap();
     mount.remount_as(&["--key-file", text(&copy)]);
@@ -165,7 +166,6 @@ fn one_recovery_copy_opens_everything_and_is_written_once() {
 fn a_command_and_a_credential_give_the_key() {
     let mut mount = Mount::new();
     let content = record(&mount, "a.wav", 1, 5_000);
-    mount.stop();
     let dir = mount.native("credentials");
     let credential = dir.join("tallyfs.key");
     fs::rename(mount.key_file(), &credential).unwrap();
