@@ -47,6 +47,19 @@ pub enum PrivateFileError {
 /// # Errors
 /// See [`PrivateFileError`].
 pub fn open(path: &Path) -> Result<File, PrivateFileError> {
+    open_with(path, 0o077)
+}
+
+/// Opens a credential that a service manager handed over: its directory keeps others out, and where an access control
+/// list lets the service in, the mode shows that as rights of the group.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_credential(path: &Path) -> Result<File, PrivateFileError> {
+    open_with(path, 0o037)
+}
+
+fn open_with(path: &Path, forbidden: u32) -> Result<File, PrivateFileError> {
     let failed = |action| {
         move |source| PrivateFileError::Io {
             path: path.to_owned(),
@@ -72,7 +85,7 @@ pub fn open(path: &Path) -> Result<File, PrivateFileError> {
             us,
         });
     }
-    if meta.mode() & 0o077 != 0 {
+    if meta.mode() & forbidden != 0 {
         return Err(PrivateFileError::Mode {
             path: path.to_owned(),
             mode: meta.mode() & 0o7777,

@@ -14,7 +14,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 use tallyfs::config::Config;
 use tallyfs::daemon::MountRequest;
-use tallyfs::daemon::key_file::KeyChoice;
+use tallyfs::daemon::key_source::KeyChoice;
 use tallyfs::daemon::notify::Notifier;
 use tallyfs::daemon::options::MountOptions;
 

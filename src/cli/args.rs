@@ -91,6 +91,9 @@ pub enum Command {
         /// The mount point
         point: PathBuf,
     },
+    /// List, add, change and destroy keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Check a configuration file and print its effective form
     CheckConfig {
         /// The TOML file
@@ -136,9 +139,9 @@ pub struct SettingsArgs {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// File with the key (default: STORE.key)
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
+    /// The key.
+    #[command(flatten)]
+    pub key: KeyArgs,
     /// Path layout with date directories, such as "{tenant}/%Y/%m/%d"; may be given again
     #[arg(long, value_name = "LAYOUT", action = clap::ArgAction::Append)]
     pub layout: Vec<String>,
@@ -334,11 +337,15 @@ pub struct QuotaReportArgs {
 }
 
 /// Where the key comes from.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Clone)]
 pub struct KeyArgs {
-    /// File with the key (default: ENCRYPTION_KEY, else STORE.key)
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
+    /// File with the key, or several, one a line; may be given again (default: a credential of systemd named
+    /// tallyfs.key, a key command, ENCRYPTION_KEY, else STORE.key)
+    #[arg(long, value_name = "FILE", action = clap::ArgAction::Append)]
+    pub key_file: Vec<PathBuf>,
+    /// Program that prints the key, with arguments between spaces; run without a shell
+    #[arg(long, value_name = "COMMAND")]
+    pub key_command: Option<String>,
 }
 
 /// Arguments of `fsck`.
@@ -391,6 +398,69 @@ pub struct SalvageArgs {
     /// File to make; one that exists is left alone
     #[arg(short = 'o', long = "output", value_name = "OUT")]
     pub output: PathBuf,
+    /// The key.
+    #[command(flatten)]
+    pub key: KeyArgs,
+}
+
+/// The commands of `keys`.
+#[derive(Subcommand, Debug)]
+pub enum KeysCommand {
+    /// List the keys of a store: state, age, recordings under each, whether it was given
+    List {
+        /// The store, mounted or not.
+        #[command(flatten)]
+        args: KeysArgs,
+    },
+    /// Make a new random key, which seals new recordings from the next mount on; the old one still opens
+    Add {
+        /// The store, which must not be mounted.
+        #[command(flatten)]
+        args: KeysArgs,
+        /// File to make (default: beside the present one, with the number of the key behind its name)
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Bring recordings under old keys under the current one; stopped and run again, it goes on
+    #[command(visible_alias = "rotate")]
+    Rewrap {
+        /// The store, which must not be mounted.
+        #[command(flatten)]
+        args: KeysArgs,
+    },
+    /// Destroy a retired key: recordings under it are unreadable for ever
+    Destroy {
+        /// The store, which must not be mounted.
+        #[command(flatten)]
+        args: KeysArgs,
+        /// The key's number
+        id: u32,
+        /// The number again, in place of typing it
+        #[arg(long, value_name = "ID")]
+        yes_destroy: Option<u32>,
+        /// Also where recordings are still under it
+        #[arg(long)]
+        with_recordings: bool,
+    },
+    /// Write the keys that were given to a file, to be kept in a safe place
+    ExportRecovery {
+        /// The store.
+        #[command(flatten)]
+        args: KeysArgs,
+        /// File to make, mode 0400; one that exists is left alone
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+/// Arguments that all commands of `keys` take.
+#[derive(Args, Debug)]
+pub struct KeysArgs {
+    /// The store
+    pub store: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     /// The key.
     #[command(flatten)]
     pub key: KeyArgs,

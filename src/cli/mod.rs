@@ -12,6 +12,7 @@ mod exit;
 mod figures;
 mod fsck;
 mod import;
+mod keys;
 mod logging;
 mod mount_helper;
 mod quota;
@@ -114,6 +115,7 @@ fn run(command: Command) -> Result<Code, Failure> {
         }
         Command::Quota(command) => quota::run(&command),
         Command::Alerts(command) => alerts::run(&command),
+        Command::Keys(command) => keys::run(&command, &environment),
         Command::Token { name, scopes, tenant } => token::run(&name, &scopes, tenant),
         Command::Answers { point } => match rustix::fs::statfs(&point) {
             Ok(_) => Ok(Code::Done),

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::args::{MountArgs, SettingsArgs};
+use super::args::{KeyArgs, MountArgs, SettingsArgs};
 use super::exit::{Code, Failure};
 use super::variables;
-use crate::config::Config;
+use crate::config::{Config, KeySource};
 use crate::daemon::MountRequest;
 use crate::daemon::inheritance::Inheritance;
-use crate::daemon::key_file::{self, KeyChoice};
+use crate::daemon::key_file;
+use crate::daemon::key_source::{CREDENTIAL, KeyChoice};
 use crate::daemon::notify::Notifier;
 use crate::daemon::options::MountOptions;
 use crate::daemon::reload::Reread;
@@ -61,11 +62,11 @@ pub fn settings(
     environment: Environment,
 ) -> Result<(Config, KeyChoice), Failure> {
     let config = config(args, options, environment)?;
-    let named_key = args.key_file.clone().or_else(|| options.key_file.clone());
-    let key = match (choose_key(named_key, environment)?, &config.key.file) {
-        (KeyChoice::Beside, Some(path)) => KeyChoice::File(path.clone()),
-        (choice, _) => choice,
-    };
+    let mut key = args.key.clone();
+    if key.key_file.is_empty() {
+        key.key_file.extend(options.key_file.clone());
+    }
+    let key = choose_key(&key, &config.key, environment)?;
     Ok((config, key))
 }
 
@@ -94,14 +95,29 @@ pub fn config(args: &SettingsArgs, options: &MountOptions, environment: Environm
     Ok(config)
 }
 
-/// Where the key comes from: a file that was named, then the environment, then beside the store.
+/// Where keys come from; the first of these that is there: files that were named, a credential of systemd, a command, the
+/// environment, the file of the configuration, beside the store.
 ///
 /// # Errors
 /// A variable that holds no key.
-pub fn choose_key(named: Option<PathBuf>, environment: Environment) -> Result<KeyChoice, Failure> {
-    Ok(match (named, environment_key(environment)?) {
-        (Some(path), _) => KeyChoice::File(path),
-        (None, Some(key)) => KeyChoice::Environment(key),
+pub fn choose_key(named: &KeyArgs, configured: &KeySource, environment: Environment) -> Result<KeyChoice, Failure> {
+    if !named.key_file.is_empty() {
+        return Ok(KeyChoice::Files(named.key_file.clone()));
+    }
+    let credentials = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    if let Some(dir) = credentials.filter(|dir| dir.join(CREDENTIAL).exists()) {
+        return Ok(KeyChoice::Credentials(dir));
+    }
+    let words = match &named.key_command {
+        Some(command) => command.split_whitespace().map(str::to_owned).collect(),
+        None => configured.command.clone(),
+    };
+    if !words.is_empty() {
+        return Ok(KeyChoice::Command(words));
+    }
+    Ok(match (environment_key(environment)?, &configured.file) {
+        (Some(key), _) => KeyChoice::Environment(key),
+        (None, Some(path)) => KeyChoice::Files(vec![path.clone()]),
         (None, None) => KeyChoice::Beside,
     })
 }
@@ -215,7 +231,9 @@ mod tests {
         let config = ["--config", file.to_str().unwrap()];
         let variables = [("ENCRYPTION_KEY", KEY)];
         let source = |words: &[&str], variables: &[(&str, &str)]| match request(words, variables).unwrap().key {
-            KeyChoice::File(path) => path.display().to_string(),
+            KeyChoice::Files(files) => files.iter().map(|file| file.display().to_string()).collect(),
+            KeyChoice::Credentials(dir) => dir.display().to_string(),
+            KeyChoice::Command(words) => words.join("|"),
             KeyChoice::Environment(_) => "environment".into(),
             KeyChoice::Beside => "beside".into(),
         };
@@ -225,6 +243,14 @@ mod tests {
         assert_eq!(source(&["-o", "key_file=/o"], &variables), "/o");
         let both = ["--key-file", "/flag", "-o", "key_file=/o"];
         assert_eq!(source(&both, &variables), "/flag");
+        let command = ["--key-command", "/bin/unwrap it"];
+        assert_eq!(source(&command, &variables), "/bin/unwrap|it");
+        fs::write(dir.path().join("tallyfs.key"), KEY).unwrap();
+        let credentials = dir.path().to_str().unwrap();
+        let both = [variables[0], ("CREDENTIALS_DIRECTORY", credentials)];
+        assert_eq!(source(&command, &both), credentials);
+        assert_eq!(source(&["--key-file", "/flag"], &both), "/flag");
+        assert_eq!(source(&["--key-file", "/a", "--key-file", "/b"], &both), "/a/b");
     }
 
     #[test]

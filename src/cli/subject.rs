@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::exit::{Code, Failure};
 use super::request::{self, Environment};
+use crate::config::KeySource;
 use crate::daemon::key_file;
 use crate::daemon::layout::{LayoutError, StorePaths};
 use crate::daemon::mount_table::{FS_TYPE, MountTable};
@@ -88,7 +89,7 @@ pub fn keys(paths: &StorePaths, args: &KeyArgs, environment: Environment) -> Res
         let text = format!("cannot switch core files off, which could hold the key: {e}");
         Failure::new(Code::Failed, text)
     })?;
-    let choice = request::choose_key(args.key_file.clone(), environment)?;
+    let choice = request::choose_key(args, &KeySource::default(), environment)?;
     key_file::of_existing(paths, choice).map_err(|e| Failure::new(Code::Key, e))
 }
 

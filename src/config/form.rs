@@ -71,6 +71,8 @@ fn commit_interval<'de, D: Deserializer<'de>>(form: D) -> Result<u32, D::Error> 
 #[serde(deny_unknown_fields)]
 struct KeyForm {
     file: Option<String>,
+    #[serde(default)]
+    command: Vec<String>,
 }
 
 #[derive(Default, serde::Deserialize, serde::Serialize)]
@@ -179,6 +181,7 @@ fn check(form: FileForm) -> Result<Config, Wrong> {
         },
         key: KeySource {
             file: form.key.file.map(Into::into),
+            command: form.key.command,
         },
         access: Access {
             administrators: form.access.administrators,
@@ -271,6 +274,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         },
         key: KeyForm {
             file: config.key.file.as_ref().map(|file| file.to_string_lossy().into_owned()),
+            command: config.key.command.clone(),
         },
         access: AccessForm {
             administrators: config.access.administrators.clone(),

@@ -147,6 +147,8 @@ pub struct Durability {
 pub struct KeySource {
     /// Key file; `None` leaves the other sources.
     pub file: Option<PathBuf>,
+    /// A program and its arguments that prints the key; empty = none.
+    pub command: Vec<String>,
 }
 
 /// Who may steer.

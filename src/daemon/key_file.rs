@@ -1,6 +1,6 @@
-//! Where the key encryption key (KEK) comes from, and the key file.
+//! The keys of a store, matched to its ring, and key files.
 //!
-//! A key file holds 64 hex digits and a line feed, or 32 raw bytes. It is made for a new store
+//! A key file holds lines of 64 hex digits, a key each, or 32 raw bytes. It is made for a new store
 //! only: a store that exists has recordings under a key that must be found, not made up.
 //! No byte of a key goes into an error or a log line.
 
@@ -13,17 +13,21 @@ use rustix::fs::RenameFlags;
 use zeroize::Zeroizing;
 
 use super::key_ring::{self, KeyRingError};
+use super::key_source::{self, Given, KeyChoice};
 use super::layout::{Store, StorePaths, sync_parent};
-use crate::private_file::{self, PrivateFileError, read_up_to};
-use crate::sealed::keyring::KeyRing;
+use crate::private_file::{PrivateFileError, read_up_to};
+use crate::sealed::SealedError;
+use crate::sealed::keyring::{KeyRing, KeyState};
 use crate::sealed::keys::{Kek, KeyMemory};
 use crate::sys::LockedBytes;
 
 /// Bytes of a KEK: AES-256.
 pub const KEK_BYTES: usize = 32;
 
-/// The longest content a key file may have: hex digits, carriage return, line feed.
-const FILE_BYTES_MAX: usize = KEK_BYTES * 2 + 2;
+/// Keys in one file, at most.
+const KEYS_PER_FILE_MAX: usize = 64;
+/// The longest content a key file may have: lines of hex digits, carriage return, line feed.
+pub(super) const CONTENT_BYTES_MAX: usize = KEYS_PER_FILE_MAX * (KEK_BYTES * 2 + 2);
 
 /// A key, in memory that is locked, kept out of core files and zeroed on drop.
 pub type KekBytes = LockedBytes<KEK_BYTES>;
@@ -32,16 +36,6 @@ impl KeyMemory for KekBytes {
     fn expose(&self) -> &[u8; KEK_BYTES] {
         LockedBytes::expose(self)
     }
-}
-
-/// Where the key is to be taken from.
-pub enum KeyChoice {
-    /// A file that was named.
-    File(PathBuf),
-    /// The environment variable `ENCRYPTION_KEY`, already read.
-    Environment(KekBytes),
-    /// `STORE.key`, beside the store.
-    Beside,
 }
 
 /// Why there is no key.
@@ -58,13 +52,37 @@ pub enum KeyError {
         /// The key that is needed.
         wanted: u32,
     },
-    /// A key was found, and it is another one.
+    /// A key was found, and it is none of the store's.
     #[error("{origin}: not key {wanted}, which this store was sealed with; give that key")]
     Wrong {
         /// Where the key came from.
         origin: String,
+        /// The keys that it could be.
+        wanted: String,
+    },
+    /// A key was found that must not be used any more.
+    #[error("{origin}: key {id} was destroyed; remove it there, `tallyfs keys destroy {id}` removes a file of its own")]
+    Destroyed {
+        /// Where the key came from.
+        origin: String,
+        /// Its id.
+        id: u32,
+    },
+    /// Keys were found, but not the one for new recordings.
+    #[error("{given}: key {wanted}, which seals new recordings, is not among the keys given; give it as well")]
+    NotCurrent {
+        /// Where the others came from.
+        given: String,
         /// The key that is needed.
         wanted: u32,
+    },
+    /// A key command that did not work.
+    #[error("{origin} {reason}")]
+    Command {
+        /// The command's name.
+        origin: String,
+        /// What went wrong; nothing that it printed.
+        reason: String,
     },
     /// It is no file that nobody else can have read or written.
     #[error(transparent)]
@@ -80,6 +98,12 @@ pub enum KeyError {
     /// What the store says about its keys cannot be used.
     #[error(transparent)]
     Ring(#[from] KeyRingError),
+    /// The ring does not allow it.
+    #[error("{0}")]
+    Refused(String),
+    /// A new store begins with one key.
+    #[error("a new store takes one key; give one, and add others later (`tallyfs keys add`)")]
+    Several,
     /// Something the system refused.
     #[error("{path}: cannot {action}: {source}")]
     Io {
@@ -105,6 +129,13 @@ impl From<PrivateFileError> for KeyError {
     }
 }
 
+impl KeyError {
+    /// Whether there is no file.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
     let path = path.to_owned();
     move |source| KeyError::Io { path, action, source }
@@ -123,47 +154,70 @@ pub fn obtain(store: &Store, choice: KeyChoice, now_s: u64) -> Result<KeyRing, K
     if !store.is_new() {
         return of_existing(paths, choice);
     }
-    let (bytes, _) = match take(paths, choice) {
-        Err(KeyError::Io { path, source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            (make(&path)?, String::new())
-        }
-        other => other?,
+    let to_make = choice.file_to_make(paths);
+    let mut given = match (key_source::take(paths, choice), to_make) {
+        (Err(e), Some(path)) if e.is_not_found() => vec![Given {
+            bytes: make(&path)?,
+            origin: path.display().to_string(),
+            own_file: Some(path),
+        }],
+        (taken, _) => taken?,
     };
+    if given.len() != 1 {
+        return Err(KeyError::Several);
+    }
+    let bytes = given.remove(0).bytes;
     note_unlocked(&bytes);
     Ok(key_ring::begin(&paths.keyring(), Kek::held_by(bytes), now_s)?)
 }
 
-/// The key for a store that exists, checked against its key ring; writes nothing.
+/// The keys for a store that exists, each matched to its key ring; writes nothing. Those of the ring that were not given
+/// are missing until a recording asks for them; the current one has to be there.
 ///
 /// # Errors
 /// See [`KeyError`].
 pub fn of_existing(paths: &StorePaths, choice: KeyChoice) -> Result<KeyRing, KeyError> {
-    let (bytes, origin) = match take(paths, choice) {
+    let given = match key_source::take(paths, choice) {
         Err(KeyError::Io { path, source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             let wanted = key_ring::load(&paths.keyring())?.current_id();
             return Err(KeyError::Missing { path, wanted });
         }
         other => other?,
     };
-    note_unlocked(&bytes);
     let mut ring = key_ring::load(&paths.keyring())?;
-    match ring.admit(Kek::held_by(bytes)) {
-        Ok(id) if id == ring.current_id() => Ok(ring),
-        _ => Err(KeyError::Wrong {
-            origin,
-            wanted: ring.current_id(),
-        }),
+    let mut origins = Vec::new();
+    for key in given {
+        note_unlocked(&key.bytes);
+        match ring.admit(Kek::held_by(key.bytes)) {
+            Ok(_) => origins.push(key.origin),
+            Err(SealedError::KeyDestroyed(id)) => return Err(KeyError::Destroyed { origin: key.origin, id }),
+            Err(_) => {
+                return Err(KeyError::Wrong {
+                    origin: key.origin,
+                    wanted: living_ids(&ring),
+                });
+            }
+        }
     }
+    if ring.kek(ring.current_id()).is_err() {
+        return Err(KeyError::NotCurrent {
+            given: origins.join(", "),
+            wanted: ring.current_id(),
+        });
+    }
+    for key in ring.list() {
+        if !key.is_given && key.state != KeyState::Destroyed {
+            log::warn!("key {} was not given: recordings under it cannot be opened", key.id);
+        }
+    }
+    Ok(ring)
 }
 
-/// The key that was chosen, and where it came from.
-fn take(paths: &StorePaths, choice: KeyChoice) -> Result<(KekBytes, String), KeyError> {
-    let path = match choice {
-        KeyChoice::Environment(bytes) => return Ok((bytes, "ENCRYPTION_KEY".to_owned())),
-        KeyChoice::File(path) => path,
-        KeyChoice::Beside => beside(&paths.root),
-    };
-    Ok((read(&path)?, path.display().to_string()))
+/// `1`, or `1 or 2`.
+fn living_ids(ring: &KeyRing) -> String {
+    let living = ring.list().into_iter().filter(|key| key.state != KeyState::Destroyed);
+    let ids: Vec<String> = living.map(|key| key.id.to_string()).collect();
+    ids.join(" or ")
 }
 
 fn note_unlocked(bytes: &KekBytes) {
@@ -187,14 +241,44 @@ pub fn from_hex(text: &str, origin: &str) -> Result<KekBytes, KeyError> {
     decode(text.trim().as_bytes(), origin, false)
 }
 
-/// Reads and checks a key file.
-fn read(path: &Path) -> Result<KekBytes, KeyError> {
-    let file = private_file::open(path)?;
+/// `FILE.ID`, for a further key.
+pub fn numbered(first: &Path, id: u32) -> PathBuf {
+    let mut name = first.as_os_str().to_owned();
+    name.push(format!(".{id}"));
+    PathBuf::from(name)
+}
+
+/// Reads a key file, opened by the check that it deserves.
+pub(super) fn read_all(
+    path: &Path,
+    open: impl FnOnce(&Path) -> Result<fs::File, PrivateFileError>,
+) -> Result<Vec<KekBytes>, KeyError> {
+    let file = open(path)?;
     // One byte more than allowed, so that a longer file is seen as one; no second allocation that
     // would leave a copy behind.
-    let mut content = Zeroizing::new([0; FILE_BYTES_MAX + 1]);
+    let mut content = Zeroizing::new([0; CONTENT_BYTES_MAX + 1]);
     let len = read_up_to(&file, &mut *content).map_err(failed("read the key file", path))?;
-    decode(&content[..len], &path.display().to_string(), true)
+    decode_all(&content[..len], &path.display().to_string())
+}
+
+/// 32 raw bytes, or lines of hex digits; empty lines are passed over.
+pub(super) fn decode_all(content: &[u8], origin: &str) -> Result<Vec<KekBytes>, KeyError> {
+    let is_one = content.len() <= KEK_BYTES || content.len() > CONTENT_BYTES_MAX;
+    if is_one {
+        return Ok(vec![decode(content, origin, true)?]);
+    }
+    let lines = content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let keys: Result<Vec<_>, _> = lines
+        .filter(|line| !line.is_empty())
+        .map(|line| decode(line, origin, true))
+        .collect();
+    match keys {
+        Ok(keys) if keys.is_empty() => Err(KeyError::Form {
+            origin: origin.to_owned(),
+            is_file: true,
+        }),
+        keys => keys,
+    }
 }
 
 /// A key from 64 hex digits or, in a file, 32 raw bytes. 32 hex digits are refused: they are half
@@ -225,14 +309,10 @@ fn decode(content: &[u8], origin: &str, is_file: bool) -> Result<KekBytes, KeyEr
 ///
 /// Crash: before the rename there is at most a `.new` file under which nothing was sealed, and it
 /// is removed here; after it the key file is whole.
-fn make(path: &Path) -> Result<KekBytes, KeyError> {
+pub(super) fn make(path: &Path) -> Result<KekBytes, KeyError> {
     let mut key = KekBytes::zeroed().map_err(failed("get memory for", path))?;
     getrandom::fill(key.expose_mut()).map_err(|e| failed("get random bytes for", path)(io::Error::other(e)))?;
-    let mut text = Zeroizing::new([b'\n'; KEK_BYTES * 2 + 1]);
-    for (pair, byte) in text.chunks_exact_mut(2).zip(key.expose()) {
-        pair[0] = hex_digit(byte >> 4);
-        pair[1] = hex_digit(byte & 15);
-    }
+    let text = Zeroizing::new(line_of(key.expose()));
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
@@ -254,6 +334,16 @@ fn make(path: &Path) -> Result<KekBytes, KeyError> {
     Ok(key)
 }
 
+/// 64 hex digits and a line feed. The caller wipes them.
+pub(super) fn line_of(key: &[u8; KEK_BYTES]) -> [u8; KEK_BYTES * 2 + 1] {
+    let mut line = [b'\n'; KEK_BYTES * 2 + 1];
+    for (pair, byte) in line.chunks_exact_mut(2).zip(key) {
+        pair[0] = hex_digit(byte >> 4);
+        pair[1] = hex_digit(byte & 15);
+    }
+    line
+}
+
 fn hex_digit(value: u8) -> u8 {
     b"0123456789abcdef"[usize::from(value & 15)]
 }
@@ -267,8 +357,13 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_file;
     use std::os::unix::fs::PermissionsExt;
     use tempfile::TempDir;
+
+    fn read(path: &Path) -> Result<KekBytes, KeyError> {
+        read_all(path, private_file::open).map(|mut keys| keys.remove(0))
+    }
 
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F";
 

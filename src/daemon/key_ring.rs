@@ -45,9 +45,22 @@ pub fn begin(path: &Path, kek: Kek, now_s: u64) -> Result<KeyRing, KeyRingError>
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|e| failed(io::Error::other(e)))?;
     let ring = KeyRing::create(kek, salt, now_s);
-    let text = ring.to_text().map_err(|e| failed(io::Error::other(e)))?;
-    replace_durably(path, text.as_bytes()).map_err(failed)?;
+    save(path, &ring)?;
     Ok(ring)
+}
+
+/// Writes a ring, whole or not at all, durably.
+///
+/// # Errors
+/// Those of writing it.
+pub fn save(path: &Path, ring: &KeyRing) -> Result<(), KeyRingError> {
+    let failed = |source| KeyRingError::Io {
+        path: path.to_owned(),
+        action: "write",
+        source,
+    };
+    let text = ring.to_text().map_err(|e| failed(io::Error::other(e)))?;
+    replace_durably(path, text.as_bytes()).map_err(failed)
 }
 
 /// Reads the ring of an existing store; no key is in it yet.

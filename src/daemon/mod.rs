@@ -12,6 +12,8 @@ mod interface;
 pub mod keeper;
 pub mod key_file;
 pub mod key_ring;
+pub mod key_source;
+pub mod keys;
 pub mod layout;
 mod ledger_load;
 pub mod mount;
@@ -37,7 +39,8 @@ use crate::config::Config;
 use crate::sealed::keyring::KeyRing;
 
 use inheritance::Inheritance;
-use key_file::{KeyChoice, KeyError};
+use key_file::KeyError;
+use key_source::KeyChoice;
 use layout::{LayoutError, Store};
 use mount::{MountError, MountPlan};
 use mount_point::MountPointError;

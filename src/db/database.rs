@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBeh
 
 use super::open::{self, BUSY_TIMEOUT, FileId, Found};
 use super::rows::{
-    Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, OutboxRow, OutboxState, PlaceRow, SealedRow, Snapshot,
-    TermsRow,
+    AuditRow, Batch, DayDelta, DayRow, DirRow, Identity, LastRun, LinkRow, OutboxRow, OutboxState, PlaceRow, SealedRow,
+    Snapshot, TermsRow,
 };
 use super::{Error, baseline, external, load, operations, outbox, terms};
 use crate::id::Ino;
@@ -188,6 +188,11 @@ impl Database {
             baseline::put_sealed(db, sealed)?;
             baseline::put_places(db, places)
         })
+    }
+
+    /// Writes down who did what. Durable on return.
+    pub fn note_audit(&mut self, rows: &[AuditRow]) -> Result<(), Error> {
+        self.write("write the audit", |db| external::put_audit(db, rows))
     }
 
     /// Removes rows of sealed files that a person takes as empty.

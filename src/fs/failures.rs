@@ -53,6 +53,8 @@ impl Damage {
                 SealedError::TagFails | SealedError::WrapFails(_) | SealedError::CommitmentFails => {
                     Self::Authentication
                 }
+                // Good bytes that are out of reach.
+                SealedError::KeyMissing(_) | SealedError::KeyDestroyed(_) => return None,
                 _ => Self::Structure,
             }),
             StoreError::SizeDisagrees { .. } => Some(Self::Size),

@@ -99,7 +99,7 @@ fn kind_of(error: &StoreError) -> (Kind, String) {
             cause: SealedError::NotSealed,
         } => Kind::Stray,
         StoreError::Sealed {
-            cause: SealedError::KeyMissing(_),
+            cause: SealedError::KeyMissing(_) | SealedError::KeyDestroyed(_),
             ..
         } => Kind::Key,
         StoreError::Sealed { .. } => Kind::Head,

@@ -15,6 +15,9 @@ pub enum SealedError {
     /// No key with this id is in the key ring, or its key was not given.
     #[error("key {0} is needed and was not given")]
     KeyMissing(u32),
+    /// The key was destroyed on purpose.
+    #[error("key {0} was destroyed, and with it every recording under it")]
+    KeyDestroyed(u32),
     /// The wrapped key does not open: wrong key, or a damaged head page.
     #[error("the wrapped key does not open under key {0}")]
     WrapFails(u32),

@@ -154,24 +154,34 @@ impl<C: Aead> FileKey<C> {
         })
     }
 
+    /// The same keys of the same file, wrapped under another KEK; no page but the heads has to change.
+    ///
+    /// # Errors
+    /// As [`FileKey::unwrap_identity`] for `old`; [`SealedError::CipherFails`] when the cipher refuses.
+    pub fn rewrapped(&self, old: &Kek, new: &Kek, new_id: u32, nonce: &[u8; NONCE_BYTES]) -> Result<Self, SealedError> {
+        let dek = unwrap_dek::<C>(&self.identity, old)?;
+        let file_id = self.identity.file_id();
+        let mut bytes = self.identity.0;
+        bytes[12..16].copy_from_slice(&new_id.to_le_bytes());
+        bytes[WRAP_NONCE].copy_from_slice(nonce);
+        let mut wrapped = Zeroizing::new(*dek);
+        let tag = wrap_cipher::<C>(new, &file_id)?.seal(nonce, &bytes[WRAP_AAD], &mut wrapped[..])?;
+        bytes[WRAPPED_DEK].copy_from_slice(&wrapped[..]);
+        bytes[WRAP_TAG].copy_from_slice(&tag);
+        let pages = page_cipher(&dek, &file_id)?;
+        Ok(Self {
+            identity: Identity(bytes),
+            pages,
+        })
+    }
+
     /// Unwraps the keys of an existing file.
     ///
     /// # Errors
     /// [`SealedError::WrapFails`] for a wrong KEK or changed bytes, [`SealedError::CommitmentFails`].
     pub fn unwrap_identity(identity: Identity, kek: &Kek) -> Result<Self, SealedError> {
-        let bytes = &identity.0;
-        let file_id = identity.file_id();
-        let nonce: [u8; NONCE_BYTES] = bytes[WRAP_NONCE].try_into().expect("the range has 12 bytes");
-        let tag: [u8; TAG_BYTES] = bytes[WRAP_TAG].try_into().expect("the range has 16 bytes");
-        let mut dek = Zeroizing::new([0; 32]);
-        dek.copy_from_slice(&bytes[WRAPPED_DEK]);
-        wrap_cipher::<C>(kek, &file_id)?
-            .open(&nonce, &bytes[WRAP_AAD], &mut dek[..], &tag)
-            .map_err(|_| SealedError::WrapFails(identity.key_id()))?;
-        if commitment(&dek, &file_id)? != bytes[COMMITMENT] {
-            return Err(SealedError::CommitmentFails);
-        }
-        let pages = page_cipher(&dek, &file_id)?;
+        let dek = unwrap_dek::<C>(&identity, kek)?;
+        let pages = page_cipher(&dek, &identity.file_id())?;
         Ok(Self { identity, pages })
     }
 
@@ -188,6 +198,23 @@ impl<C: Aead> FileKey<C> {
 
 fn expand(from: &Hkdf<Sha256>, info: &[&[u8]], out: &mut [u8]) {
     from.expand_multi_info(info, out).expect("HKDF gives up to 8,160 bytes");
+}
+
+/// The DEK that an identity wraps, if it is the one that the identity is bound to.
+fn unwrap_dek<C: Aead>(identity: &Identity, kek: &Kek) -> Result<Zeroizing<[u8; 32]>, SealedError> {
+    let bytes = &identity.0;
+    let file_id = identity.file_id();
+    let nonce: [u8; NONCE_BYTES] = bytes[WRAP_NONCE].try_into().expect("the range has 12 bytes");
+    let tag: [u8; TAG_BYTES] = bytes[WRAP_TAG].try_into().expect("the range has 16 bytes");
+    let mut dek = Zeroizing::new([0; 32]);
+    dek.copy_from_slice(&bytes[WRAPPED_DEK]);
+    wrap_cipher::<C>(kek, &file_id)?
+        .open(&nonce, &bytes[WRAP_AAD], &mut dek[..], &tag)
+        .map_err(|_| SealedError::WrapFails(identity.key_id()))?;
+    if commitment(&dek, &file_id)? != bytes[COMMITMENT] {
+        return Err(SealedError::CommitmentFails);
+    }
+    Ok(dek)
 }
 
 fn wrap_cipher<C: Aead>(kek: &Kek, file_id: &[u8; 16]) -> Result<C, SealedError> {
@@ -238,6 +265,28 @@ mod tests {
                 .and_then(|identity| FileKey::<Cipher>::unwrap_identity(identity, &Kek::take(&mut [5; 32])));
             assert!(opened.is_err(), "a flip at byte {at} went unnoticed");
         }
+    }
+
+    #[test]
+    fn a_rewrapped_key_opens_under_the_new_kek_alone_and_opens_the_same_pages() {
+        let (old, new) = (Kek::take(&mut [5; 32]), Kek::take(&mut [6; 32]));
+        let key = FileKey::<Cipher>::create(&old, 7, &random()).expect("creates");
+        let rewrapped = key.rewrapped(&old, &new, 8, &[9; 12]).expect("rewraps");
+        assert_eq!(rewrapped.identity().key_id(), 8);
+        assert_eq!(rewrapped.identity().file_id(), key.identity().file_id());
+        assert!(FileKey::<Cipher>::unwrap_identity(*rewrapped.identity(), &old).is_err());
+        let opened = FileKey::<Cipher>::unwrap_identity(*rewrapped.identity(), &new).expect("opens");
+        let mut text = *b"a recording";
+        let tag = key.pages().seal(&[1; 12], b"", &mut text).expect("seals");
+        opened
+            .pages()
+            .open(&[1; 12], b"", &mut text, &tag)
+            .expect("the same page key");
+        assert_eq!(&text, b"a recording");
+        assert!(
+            key.rewrapped(&new, &old, 8, &[9; 12]).is_err(),
+            "the old KEK has to be the right one"
+        );
     }
 
     #[test]

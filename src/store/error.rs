@@ -73,6 +73,14 @@ impl StoreError {
         match self {
             Self::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
             Self::TooLong => libc::EFBIG,
+            Self::Sealed {
+                cause: SealedError::KeyMissing(_),
+                ..
+            } => libc::ENOKEY,
+            Self::Sealed {
+                cause: SealedError::KeyDestroyed(_),
+                ..
+            } => libc::EKEYREVOKED,
             Self::Sealed { .. }
             | Self::SizeDisagrees { .. }
             | Self::OldCopy { .. }

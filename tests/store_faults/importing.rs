@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use tallyfs::config::Config;
 use tallyfs::daemon::import::{ImportRequest, Imported, Remark, SourceFate, Watch, import};
-use tallyfs::daemon::key_file::KeyChoice;
+use tallyfs::daemon::key_source::KeyChoice;
 use tallyfs::store::fault_points::{Call, Fate, arm};
 
 /// How files that are not whole are named.

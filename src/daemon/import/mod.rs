@@ -22,7 +22,8 @@ use rustix::fs::Mode;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::DaemonError;
-use crate::daemon::key_file::{self, KeyChoice};
+use crate::daemon::key_file;
+use crate::daemon::key_source::KeyChoice;
 use crate::daemon::layout::Store;
 use crate::daemon::open_store::{OpenStore, Opening, Trust};
 use crate::daemon::start_up::boot_id;
@@ -96,11 +97,12 @@ pub fn import(request: ImportRequest, watch: &Watch<'_>) -> Result<Imported, Imp
     let tree = places::tree(&request.tree)?;
     places::apart(&tree, &request.store)?;
     let key = match &request.key {
-        KeyChoice::File(path) => Some(path.clone()),
-        KeyChoice::Beside => Some(key_file::beside(&places::real(&request.store))),
-        KeyChoice::Environment(_) => None,
+        KeyChoice::Files(files) => files.clone(),
+        KeyChoice::Beside => vec![key_file::beside(&places::real(&request.store))],
+        KeyChoice::Credentials(dir) => vec![dir.clone()],
+        KeyChoice::Environment(_) | KeyChoice::Command(_) => Vec::new(),
     };
-    key.map_or(Ok(()), |key| places::key_outside(&tree, &key))?;
+    key.iter().try_for_each(|key| places::key_outside(&tree, key))?;
     let top = SourceDir::top(&tree).map_err(|source| PlaceError::Source { path: tree, source })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut store = Store::open(&request.store).map_err(DaemonError::from)?;

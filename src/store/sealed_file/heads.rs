@@ -1,9 +1,12 @@
 //! Writing the two heads of a sealed file anew: with the hash of its content once that is known, or
 //! because one of them was damaged. No page of the body and no length changes.
 
+use std::sync::Arc;
+
 use crate::store::backing::Backing;
-use crate::store::error::StoreError;
-use crate::store::sealed_file::{HeadOnDisk, SealStep, SealedFile, SyncTicket};
+use crate::store::error::{PageName, StoreError};
+use crate::store::sealed_file::pages::random;
+use crate::store::sealed_file::{HeadOnDisk, SealStep, SealedFile, SyncTicket, sealed_error};
 
 impl<B: Backing> SealedFile<B> {
     /// First step of new heads; [`SealedFile::seal_next`] takes the others, and the caller syncs between
@@ -39,6 +42,35 @@ impl<B: Backing> SealedFile<B> {
         if let Some(content) = self.content.as_mut().filter(|c| c.head_on_disk != HeadOnDisk::Sealed) {
             content.carried.content_sha256 = content_sha256;
         }
+    }
+
+    /// Wraps the keys of a sealed file under the current KEK and writes its heads anew, while the caller keeps the
+    /// lock. False: the file is not sealed, and nothing was done.
+    ///
+    /// Crash: the states of [`SealedFile::begin_heads`]; heads under the old and the new KEK lie side by side and
+    /// tell the same content, so the file opens as long as both KEKs are given. Done again, none is left under the
+    /// old one.
+    ///
+    /// # Errors
+    /// A KEK that was not given; errors of the disk. The file opens as before.
+    pub fn rewrap(&mut self) -> Result<bool, StoreError> {
+        if !self.is_clean() {
+            return Ok(false);
+        }
+        let ring = self.ring.clone();
+        let Some(content) = self.content.as_mut() else {
+            return Ok(false);
+        };
+        let (old_id, new_id) = (content.key.identity().key_id(), ring.current_id());
+        if old_id != new_id {
+            let nonce = random()?;
+            let rewrapped = ring
+                .kek(old_id)
+                .and_then(|old| content.key.rewrapped(old, ring.kek(new_id)?, new_id, &nonce));
+            content.key = Arc::new(rewrapped.map_err(sealed_error(PageName::Head))?);
+        }
+        self.renew_heads()?;
+        Ok(true)
     }
 
     /// All of it while the caller keeps the lock.

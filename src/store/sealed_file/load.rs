@@ -251,7 +251,12 @@ fn newest_head(ring: &KeyRing, slots: &mut [u8]) -> Result<Option<Head>, SealedE
         (Some(head), _) => Ok(Some(head)),
         (
             None,
-            Some(e @ (SealedError::KeyMissing(_) | SealedError::NewerVersion(_) | SealedError::UnknownSuite(_))),
+            Some(
+                e @ (SealedError::KeyMissing(_)
+                | SealedError::KeyDestroyed(_)
+                | SealedError::NewerVersion(_)
+                | SealedError::UnknownSuite(_)),
+            ),
         ) => Err(e),
         // Before its first sync a file writes two of its head slots at most: this one was synced.
         (None, Some(e)) if refused_count == SLOT_COUNT => Err(e),
