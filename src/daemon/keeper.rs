@@ -129,7 +129,7 @@ pub fn run(supervised: &Supervised) -> Result<u8, KeeperError> {
         let is_over = how.success() && !estate.hands_over.load(Ordering::SeqCst);
         if is_over || !has_served || estate.stops.load(Ordering::SeqCst) {
             clear(supervised, &estate);
-            return Ok(how.code().map_or(1, |code| code.clamp(0, 255) as u8));
+            return Ok(how.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
         }
         let is_short = !was_ready || ended_at.saturating_sub(begun_at) < SHORT_LIFE;
         short_lives = if is_short { short_lives + 1 } else { 0 };

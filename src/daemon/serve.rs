@@ -120,20 +120,23 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     );
     // Before the thread that writes: what was taken last is noted.
     drop((interface, watch, courier));
-    end(served, parts.notifier, (&fs, &dirty), &guard, writer)
+    end(served, &parts.notifier, (&fs, &dirty), &guard, writer)
 }
 
 /// Puts the store away, or leaves it to the next process.
 fn end(
     served: Result<Outcome, DaemonError>,
-    notifier: Notifier,
+    notifier: &Notifier,
     (fs, dirty): (&FileSystem, &DirtyLog),
     guard: &MountGuard,
     writer: Writer,
 ) -> Result<(), DaemonError> {
     let quiet = match *served.as_ref().unwrap_or(&Outcome::PutAway(Quiet::No)) {
         Outcome::PutAway(quiet) => quiet,
-        Outcome::HandOver => return leave(guard, writer, &notifier),
+        Outcome::HandOver => {
+            leave(guard, writer, notifier);
+            return Ok(());
+        }
     };
     put_away(fs, dirty, quiet, || {
         writer
@@ -144,7 +147,7 @@ fn end(
 }
 
 /// The next process serves the mount, and finds in the store what was saved; requests were answered until now.
-fn leave(guard: &MountGuard, writer: Writer, notifier: &Notifier) -> Result<(), DaemonError> {
+fn leave(guard: &MountGuard, writer: Writer, notifier: &Notifier) {
     guard.leave();
     let saved = writer.stop().map(|(_, saved)| saved);
     if let Some(Err(e)) = saved {
@@ -154,7 +157,6 @@ fn leave(guard: &MountGuard, writer: Writer, notifier: &Notifier) -> Result<(), 
         log::warn!("whoever keeps the mount could not be told that it is handed over: {e}");
     }
     log::info!("handing the mount over to the next process");
-    Ok(())
 }
 
 /// Takes signals from now on, and tells the service manager what is done until the mount answers. Given back is where
@@ -280,6 +282,7 @@ enum Outcome {
 }
 
 /// What signals ask for.
+#[derive(Clone, Copy)]
 struct Asked<'a> {
     stop: &'a Stop,
     hand_over: &'a Stop,

@@ -97,7 +97,7 @@ impl Succession {
                 machine_monotonic().saturating_sub(since).as_millis()
             ),
             None => {
-                log::info!("took the mount over with {handles_count} open files and directories ({lost_count} lost)")
+                log::info!("took the mount over with {handles_count} open files and directories ({lost_count} lost)");
             }
         }
     }

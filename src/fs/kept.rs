@@ -104,7 +104,7 @@ impl Kept {
     pub fn create() -> io::Result<Self> {
         let memory = SharedWords::create(c"tallyfs-handles", SLOTS + HANDLES_MAX * SLOT_WORDS)?;
         memory.words()[0].store(MAGIC, Ordering::Release);
-        Self::of(memory)
+        Ok(Self::of(memory))
     }
 
     /// What the process before this one left.
@@ -120,10 +120,10 @@ impl Kept {
                 "the memory of the process before is of another form",
             ));
         }
-        Self::of(memory)
+        Ok(Self::of(memory))
     }
 
-    fn of(memory: SharedWords) -> io::Result<Self> {
+    fn of(memory: SharedWords) -> Self {
         let life = memory.words()[LIVES].fetch_add(1, Ordering::AcqRel);
         let kept = Self {
             memory,
@@ -136,7 +136,7 @@ impl Kept {
         let high = (0..HANDLES_MAX as u32).rev().find(is_used).map_or(0, |last| last + 1);
         *kept.free.lock() = (0..high).rev().filter(|slot| !is_used(slot)).collect();
         kept.high.store(high, Ordering::Release);
-        Ok(kept)
+        kept
     }
 
     /// There was a process before this one.

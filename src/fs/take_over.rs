@@ -259,7 +259,7 @@ impl FileSystem {
             )
         } else {
             let pin = self.pin_kept(kept)?;
-            self.open_again(&pin, kept)?;
+            self.open_again(&pin, kept);
             Handle::file(pin, kept.appends, kept.writes)
         };
         handle.kept_slot.store(slot, Ordering::Release);
@@ -285,7 +285,7 @@ impl FileSystem {
         Ok(self.nodes.adopt_pin(node))
     }
 
-    fn open_again(&self, pin: &Pin, kept: &KeptHandle) -> FsResult<()> {
+    fn open_again(&self, pin: &Pin, kept: &KeptHandle) {
         let node = pin.node();
         let mut state = node.file.state.lock();
         let is_new_orphan = !node.is_unlinked()
@@ -310,7 +310,6 @@ impl FileSystem {
         if kept.writes {
             state.writers += 1;
         }
-        Ok(())
     }
 
     /// Takes a name away. If it is the last one of a file that is open, that one gets another, which the next process finds.

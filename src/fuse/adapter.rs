@@ -464,14 +464,13 @@ impl Filesystem for Adapter {
         let how = open_mode(OpenFlags(flags));
         let mode = NewMode { bits: mode, umask };
         let before = is_sent_again(request).then(|| self.fs.opened_before(request.unique().0));
-        let created = match before.flatten() {
-            Some(opened) => self.fs.made_before(parent.0, name).map(|entry| (entry, opened)),
-            None => {
-                // What is there was made by the process before.
-                let exclusive = how.exclusive && !is_sent_again(request);
-                let how = OpenMode { exclusive, ..how };
-                self.fs.create(parent.0, name, mode, how, caller(request))
-            }
+        let created = if let Some(opened) = before.flatten() {
+            self.fs.made_before(parent.0, name).map(|entry| (entry, opened))
+        } else {
+            // What is there was made by the process before.
+            let exclusive = how.exclusive && !is_sent_again(request);
+            let how = OpenMode { exclusive, ..how };
+            self.fs.create(parent.0, name, mode, how, caller(request))
         };
         match created {
             Ok((entry, opened)) => {

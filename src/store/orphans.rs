@@ -62,7 +62,7 @@ impl Orphans {
 
     /// Whether an inode has its only name here.
     pub fn holds(&self, ino: Ino) -> bool {
-        rustix::fs::statx(&self.directory, &name_of(ino), AtFlags::SYMLINK_NOFOLLOW, STATX_WANTED)
+        rustix::fs::statx(&self.directory, name_of(ino), AtFlags::SYMLINK_NOFOLLOW, STATX_WANTED)
             .is_ok_and(|stat| stat.stx_ino == ino.0 && stat.stx_nlink == 1)
     }
 
