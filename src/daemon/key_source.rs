@@ -187,6 +187,10 @@ fn of_command(words: &[String], time_max: Duration) -> Result<Vec<Given>, KeyErr
         .recv_timeout(time_max)
         .map_err(|_| failed(format!("gave no key within {} s", time_max.as_secs())))?
         .map_err(|e| failed(format!("cannot be read from: {e}")))?;
+    if len > CONTENT_BYTES_MAX {
+        // It may go on printing for ever: nobody waits for its end.
+        return Err(KeyError::Form { origin, is_file: true });
+    }
     let status = running.wait(time_max).map_err(|e| failed(e.to_string()))?;
     if !status.success() {
         return Err(failed(format!(
