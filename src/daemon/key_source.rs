@@ -142,7 +142,9 @@ fn of_credentials(dir: &Path) -> Result<Vec<Given>, KeyError> {
         }
     }
     // Not ours to overwrite: the service manager gave copies.
-    all.iter_mut().for_each(|given| given.own_file = None);
+    for given in &mut all {
+        given.own_file = None;
+    }
     Ok(all)
 }
 
