@@ -1,5 +1,6 @@
 //! `tallyfs keys`: what keys a store has, and changing them.
 
+use std::fmt::Write;
 use std::fs;
 use std::io::{self, BufRead, IsTerminal};
 use std::ops::ControlFlow;
@@ -173,7 +174,7 @@ fn rewrap(args: &KeysArgs, environment: Environment) -> Result<Code, Failure> {
     } else {
         let mut text = String::new();
         for (name, why) in &done.left {
-            text += &format!("{}: {why}\n", path(name));
+            let _ = writeln!(text, "{}: {why}", path(name)); // a String takes all
         }
         let end = match (done.is_complete, is_done) {
             (false, _) => "; stopped, run it again to go on",

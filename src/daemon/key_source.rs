@@ -142,7 +142,9 @@ fn of_credentials(dir: &Path) -> Result<Vec<Given>, KeyError> {
         }
     }
     // Not ours to overwrite: the service manager gave copies.
-    all.iter_mut().for_each(|given| given.own_file = None);
+    for given in &mut all {
+        given.own_file = None;
+    }
     Ok(all)
 }
 
@@ -187,6 +189,10 @@ fn of_command(words: &[String], time_max: Duration) -> Result<Vec<Given>, KeyErr
         .recv_timeout(time_max)
         .map_err(|_| failed(format!("gave no key within {} s", time_max.as_secs())))?
         .map_err(|e| failed(format!("cannot be read from: {e}")))?;
+    if len > CONTENT_BYTES_MAX {
+        // It may go on printing for ever: nobody waits for its end.
+        return Err(KeyError::Form { origin, is_file: true });
+    }
     let status = running.wait(time_max).map_err(|e| failed(e.to_string()))?;
     if !status.success() {
         return Err(failed(format!(

@@ -163,7 +163,7 @@ pub fn rewrap(
         after: None,
     };
     walk(data.as_fd(), all, visit, &mut |path, e| {
-        unseen.push((path.to_vec(), e.to_string()))
+        unseen.push((path.to_vec(), e.to_string()));
     })
     .map_err(DaemonError::Data)?;
     failed.map_or(Ok(()), |e| Err(DaemonError::Database(e)))?;
