@@ -320,11 +320,17 @@ fn refusals_are_told_once_for_a_burst() {
         (told == Ok(0)).then_some(())
     });
     burst(&acme);
-    until("the second burst is told", || (ops.got().len() == 2).then_some(()));
+    // A kill between a delivery and its note has it delivered again, under the same number.
+    let told = || {
+        let mut seen = std::collections::HashSet::new();
+        let mut got = ops.got();
+        got.retain(|got| seen.insert(got.id().to_owned()));
+        got.iter().map(|got| got.label("path")).collect::<Vec<_>>()
+    };
+    until("the second burst is told", || (told().len() == 2).then_some(()));
     burst(&mount.dir("beta"));
-    until("another account's is told", || (ops.got().len() == 3).then_some(()));
-    let paths: Vec<_> = ops.got().iter().map(|got| got.label("path")).collect();
-    assert_eq!(paths, ["/acme", "/acme", "/beta"]);
+    until("another account's is told", || (told().len() == 3).then_some(()));
+    assert_eq!(told(), ["/acme", "/acme", "/beta"]);
 }
 
 #[test]

@@ -81,6 +81,7 @@ pub fn serve(store: &Path, point: &Path) -> ExitCode {
         key: KeyChoice::Beside,
         notifier: Notifier::default(),
         inheritance: None,
+        is_kept: false,
         reread: None,
     };
     match tallyfs::daemon::run(request) {

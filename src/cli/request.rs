@@ -38,6 +38,8 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
         key,
         notifier: Notifier::from_env(environment),
         inheritance: Inheritance::take(environment),
+        // mount(8) waits until it is ready, and keeps nothing after that.
+        is_kept: !args.detached,
         reread: None,
     })
 }

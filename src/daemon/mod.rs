@@ -66,6 +66,8 @@ pub struct MountRequest {
     pub notifier: Notifier,
     /// What the process before this one left.
     pub inheritance: Option<Inheritance>,
+    /// Whoever is told keeps descriptors for the next process, too.
+    pub is_kept: bool,
     /// Reads the configuration again.
     pub reread: Option<Reread>,
 }
@@ -84,6 +86,8 @@ pub struct Parts {
     pub notifier: Notifier,
     /// What the process before this one left, if its mount is still there.
     pub inheritance: Option<Inheritance>,
+    /// Whoever is told keeps descriptors for the next process, too.
+    pub is_kept: bool,
     /// Reads the configuration again.
     pub reread: Option<Reread>,
 }
@@ -170,6 +174,7 @@ fn prepare(mut request: MountRequest) -> Result<Parts, DaemonError> {
         mount_plan,
         notifier: request.notifier,
         inheritance,
+        is_kept: request.is_kept,
         reread: request.reread,
     })
 }

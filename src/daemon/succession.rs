@@ -29,7 +29,7 @@ impl Succession {
     ///
     /// # Errors
     /// A mount that nobody can serve any more cannot be taken away.
-    pub fn begin(notifier: &Notifier, left: Option<Inheritance>, plan: &MountPlan) -> Result<Self, DaemonError> {
+    pub fn begin(is_kept: bool, left: Option<Inheritance>, plan: &MountPlan) -> Result<Self, DaemonError> {
         if let Some(left) = left {
             match Kept::take_over(left.memory) {
                 Ok(kept) if kept.greeting().is_some() => {
@@ -47,8 +47,7 @@ impl Succession {
             detach_of_store(&plan.mount_point, &plan.store)?;
         }
         Ok(Self {
-            kept: notifier
-                .is_heard()
+            kept: is_kept
                 .then(|| Kept::create().map(Arc::new))
                 .transpose()
                 .map_err(DaemonError::Data)?,

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The Debian package in a fresh Debian root: files, links, units that verify; under a systemd of its own (in namespaces) a mounted volume by
-# enable --now, reload, a kill, a reinstallation, a daemon that is given up, a stop, a line of fstab, a mount unit; removal and purge.
-# Usage, as root: tests/accept/package.sh [DEB]. DEBIAN_ROOT names a debootstrap root with systemd to copy; else one is made.
+# enable --now, reload, kills, restarts and reinstallations under 50 recordings in real time, a daemon that is given up, a stop, a line of
+# fstab, a mount unit; removal and purge. Usage, as root: [KILLS=20] [UPGRADES=3] tests/accept/package.sh [DEB]. DEBIAN_ROOT names a debootstrap root with systemd to copy; else one is made.
 set -u
 if [ "${1:-}" = --init ]; then
     # PID 1 of the namespaces: what a container gets, then systemd.
@@ -22,6 +22,9 @@ fi
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 DEB=${1:-$(ls -t "$ROOT"/target/debian/tallyfs_*.deb 2>/dev/null | head -1)}
 [ -f "$DEB" ] || { echo "missing package: packaging/build-deb.sh" >&2; exit 2; }
+RECORD_CALLS=${RECORD_CALLS:-$ROOT/target/release/examples/record_calls}
+[ -x "$RECORD_CALLS" ] || { echo "missing $RECORD_CALLS: cargo build --release --examples" >&2; exit 2; }
+KILLS=${KILLS:-20} UPGRADES=${UPGRADES:-3}
 [ "$(id -u)" = 0 ] || { echo "run it as root: it makes a Debian root" >&2; exit 2; }
 WORK=$(mktemp -d /var/tmp/tallyfs-package-XXXXXX)
 TREE=$WORK/root
@@ -131,11 +134,42 @@ check "killed, it comes back" await 20 other_pid "$before"
 before=$(main_pid)
 check "installed again, what runs goes over to the new program" eval 'enter dpkg -i /tallyfs.deb && await 20 other_pid "$before"'
 check "what was recorded is there" enter grep -q call "$POINT/acme/a.wav"
+# 50 recordings in real time, while the daemon is killed, restarted and installed anew: none notices.
+: >"$TREE/etc/tallyfs/tallyfs.toml"
+DROP_IN=$TREE/etc/systemd/system/tallyfs@.service.d
+mkdir -p "$DROP_IN"
+printf '[Unit]\nStartLimitIntervalSec=0\n' >"$DROP_IN/often.conf"
+unit daemon-reload
+unit reload tallyfs@calls
+cp "$RECORD_CALLS" "$TREE/usr/bin/record_calls"
+took_over() { enter journalctl -o cat -u tallyfs@calls | grep -c 'took the mount over'; }
+more_than() { [ "$(took_over)" -gt "$1" ]; }
+seconds=$(((KILLS + UPGRADES * 4) * 8 / 10 + 10))
+enter sh -c "mkdir -p $POINT/frames/\$(date -u +%Y/%m/%d)"
+enter record_calls "$POINT" --tenant frames --calls 50 --seconds 10 --frame 320 --real-time --rounds $((seconds / 10 + 1)) --json >"$WORK/calls.json" 2>&1 & calls=$!
+sleep 1
+lost=0
+for _ in $(seq "$KILLS"); do
+    pid=$(main_pid) before=$(took_over)
+    [ "$pid" != 0 ] && enter sh -c "kill -KILL $pid"
+    await 20 more_than "$before" || lost=$((lost + 1))
+    sleep "0.$((RANDOM % 6))"
+done
+check "$KILLS kills, and the next daemon takes over" [ $lost -eq 0 ]
+for _ in $(seq "$UPGRADES"); do
+    before=$(took_over)
+    check "restart" eval 'unit restart tallyfs@calls && more_than "$before"'
+    before=$(took_over)
+    check "upgrade" eval 'enter dpkg -i /tallyfs.deb && await 20 more_than "$before"'
+done
+wait "$calls"
+check "recordings go on: $(tail -1 "$WORK/calls.json" | cut -c1-330)" grep -q '"ok":true' "$WORK/calls.json"
+check "usage is what stat finds" eval 'test "$(enter tallyfs usage $POINT --json | grep -A1 "\"total\"" | grep -o "[0-9]*")" = "$(enter find $POINT -type f -printf "%s\n" | paste -sd+ | bc)"'
+rm "$DROP_IN/often.conf"
+unit daemon-reload
 check "stop takes the mount away" eval 'unit stop tallyfs@calls && lacks mounted'
 check "and says nothing went wrong" eval 'test "$(unit show -P Result tallyfs@calls)" = success'
 
-DROP_IN=$TREE/etc/systemd/system/tallyfs@.service.d
-mkdir -p "$DROP_IN"
 cp "$ROOT/packaging/systemd/credential.conf" "$DROP_IN/"
 mv "$TREE/var/lib/tallyfs/calls.key" "$TREE/etc/tallyfs/calls.key"
 check "the key as a credential, and the mount is seen from PID 1" eval 'unit daemon-reload && unit start tallyfs@calls && active && enter grep -q call $POINT/acme/a.wav || { told; false; }'
