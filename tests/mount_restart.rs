@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -108,8 +108,12 @@ fn what_is_open_goes_on_in_the_next_daemon() {
     mount.finish();
 }
 
-/// Makes, moves, exchanges and removes names, and appends: none of it can simply be done twice.
-fn once(dir: &Path, over: &AtomicBool) -> u64 {
+/// Operations between two kills, of each who works: fewer than make a round, so that a kill meets any of them.
+const STEPS: u64 = 5;
+
+/// Makes, moves, exchanges and removes names, and appends: none of it can simply be done twice. `steps` counts.
+fn once(dir: &Path, over: &AtomicBool, steps: &AtomicU64) -> u64 {
+    let step = || _ = steps.fetch_add(1, Ordering::Relaxed);
     let mut log = OpenOptions::new()
         .append(true)
         .create_new(true)
@@ -117,19 +121,22 @@ fn once(dir: &Path, over: &AtomicBool) -> u64 {
         .expect("a file");
     let mut count = 0_u64;
     while !over.load(Ordering::Relaxed) {
-        log.write_all(&count.to_le_bytes()).expect("an append");
+        log.write_all(&count.to_le_bytes()).map(|()| step()).expect("an append");
         let [a, b, c] = ["a", "b", "c"].map(|name| dir.join(format!("{name}{count}")));
-        File::create_new(&a).expect("a new name").write_all(b"A").expect("room");
-        File::create_new(&b).expect("a new name").write_all(b"B").expect("room");
-        renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("an exchange");
+        for (name, content) in [(&a, b"A"), (&b, b"B")] {
+            let mut file = File::create_new(name).inspect(|_| step()).expect("a new name");
+            file.write_all(content).map(|()| step()).expect("room");
+        }
+        let exchanged = renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
+        exchanged.map(|()| step()).expect("an exchange");
         assert_eq!((read(&a), read(&b)), (b"B".to_vec(), b"A".to_vec()), "exchanged once");
-        fs::rename(&a, &c).expect("a rename");
-        fs::hard_link(&c, &a).expect("a link");
-        fs::remove_file(&a).expect("a deletion");
-        fs::create_dir(&a).expect("a directory");
-        fs::remove_dir(&a).expect("a deletion");
-        fs::remove_file(&b).expect("a deletion");
-        fs::remove_file(&c).expect("a deletion");
+        fs::rename(&a, &c).map(|()| step()).expect("a rename");
+        fs::hard_link(&c, &a).map(|()| step()).expect("a link");
+        fs::remove_file(&a).map(|()| step()).expect("a deletion");
+        fs::create_dir(&a).map(|()| step()).expect("a directory");
+        fs::remove_dir(&a).map(|()| step()).expect("a deletion");
+        fs::remove_file(&b).map(|()| step()).expect("a deletion");
+        fs::remove_file(&c).map(|()| step()).expect("a deletion");
         count += 1;
     }
     let expected: Vec<u8> = (0..count).flat_map(u64::to_le_bytes).collect();
@@ -141,14 +148,21 @@ fn once(dir: &Path, over: &AtomicBool) -> u64 {
 fn what_was_under_way_is_done_once() {
     let mount = kept("");
     let over = AtomicBool::new(false);
-    let dirs = ["one", "two"].map(|name| mount.dir(name));
+    let works = ["one", "two"].map(|name| (mount.dir(name), AtomicU64::new(0)));
     std::thread::scope(|scope| {
         let _over = Over(&over);
-        let workers: Vec<_> = dirs.iter().map(|dir| scope.spawn(|| once(dir, &over))).collect();
+        let workers: Vec<_> = works
+            .iter()
+            .map(|(dir, steps)| scope.spawn(|| once(dir, &over, steps)))
+            .collect();
         for life in 1..=10 {
+            let is_due = |steps: &AtomicU64| steps.load(Ordering::Relaxed) >= life as u64 * STEPS;
+            until("operations go on", || {
+                assert!(workers.iter().all(|worker| !worker.is_finished()), "a failed operation");
+                works.iter().all(|(_, steps)| is_due(steps)).then_some(())
+            });
             kill_daemon(&mount);
             serving(&mount, 1 + life);
-            assert!(workers.iter().all(|worker| !worker.is_finished()), "a failed operation");
         }
         over.store(true, Ordering::Relaxed);
         for worker in workers {

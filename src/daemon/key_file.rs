@@ -136,7 +136,7 @@ impl KeyError {
     }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError + use<> {
     let path = path.to_owned();
     move |source| KeyError::Io { path, action, source }
 }

@@ -37,16 +37,23 @@ pub enum KeyRingError {
 /// # Errors
 /// Those of writing it.
 pub fn begin(path: &Path, kek: Kek, now_s: u64) -> Result<KeyRing, KeyRingError> {
-    let failed = |source| KeyRingError::Io {
-        path: path.to_owned(),
-        action: "write",
-        source,
-    };
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt).map_err(|e| failed(io::Error::other(e)))?;
-    let ring = KeyRing::create(kek, salt, now_s);
+    let ring = KeyRing::create(kek, new_salt(path)?, now_s);
     save(path, &ring)?;
     Ok(ring)
+}
+
+/// Random bytes for the check value of a key that the ring in `path` is to get.
+///
+/// # Errors
+/// The system has none.
+pub(super) fn new_salt(path: &Path) -> Result<[u8; 16], KeyRingError> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|e| KeyRingError::Io {
+        path: path.to_owned(),
+        action: "get random bytes for",
+        source: io::Error::other(e),
+    })?;
+    Ok(salt)
 }
 
 /// Writes a ring, whole or not at all, durably.

@@ -128,11 +128,11 @@ fn of_file(
 }
 
 fn of_credentials(dir: &Path) -> Result<Vec<Given>, KeyError> {
-    let entries = fs::read_dir(dir).map_err(|e| io_error(dir, "read the credentials in", e))?;
+    let entries = fs::read_dir(dir).map_err(key_file::failed("read the credentials in", dir))?;
     let mut all = of_file(&dir.join(CREDENTIAL), private_file::open_credential)?;
     for entry in entries {
         let name = entry
-            .map_err(|e| io_error(dir, "read the credentials in", e))?
+            .map_err(key_file::failed("read the credentials in", dir))?
             .file_name();
         let number = name
             .to_str()
@@ -246,14 +246,6 @@ impl Drop for Running {
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = self.0.wait();
         }
-    }
-}
-
-fn io_error(path: &Path, action: &'static str, source: io::Error) -> KeyError {
-    KeyError::Io {
-        path: path.to_owned(),
-        action,
-        source,
     }
 }
 

@@ -88,13 +88,7 @@ fn key_ids(file: &File) -> io::Result<BTreeSet<u32>> {
 pub fn add(store: &Store, ring: &mut KeyRing, path: &Path, now_s: u64) -> Result<u32, KeyError> {
     let bytes = key_file::make(path)?;
     let keyring = store.paths().keyring();
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt).map_err(|e| KeyError::Io {
-        path: keyring.clone(),
-        action: "get random bytes for",
-        source: io::Error::other(e),
-    })?;
-    let added = ring.add(Kek::held_by(bytes), salt, now_s);
+    let added = ring.add(Kek::held_by(bytes), key_ring::new_salt(&keyring)?, now_s);
     let id = added.map_err(|cause| KeyRingError::Damaged {
         path: keyring.clone(),
         cause,

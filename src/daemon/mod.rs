@@ -44,7 +44,7 @@ use key_source::KeyChoice;
 use layout::{LayoutError, Store};
 use mount::{MountError, MountPlan};
 use mount_point::MountPointError;
-use mount_table::{FS_TYPE, MountEntry, MountTable};
+use mount_table::MountTable;
 use notify::Notifier;
 use options::MountOptions;
 use reload::Reread;
@@ -86,7 +86,7 @@ pub struct Parts {
     pub notifier: Notifier,
     /// What the process before this one left, if its mount is still there.
     pub inheritance: Option<Inheritance>,
-    /// Whoever is told keeps descriptors for the next process, too.
+    /// Somebody is told, and keeps descriptors for the next process.
     pub is_kept: bool,
     /// Reads the configuration again.
     pub reread: Option<Reread>,
@@ -172,9 +172,9 @@ fn prepare(mut request: MountRequest) -> Result<Parts, DaemonError> {
         ring,
         config: request.config,
         mount_plan,
+        is_kept: request.is_kept && request.notifier.is_heard(),
         notifier: request.notifier,
         inheritance,
-        is_kept: request.is_kept,
         reread: request.reread,
     })
 }
@@ -188,8 +188,7 @@ fn claim(
     if let Some(inheritance) = inheritance {
         let mount_point = mount_point::without_a_look(&request.mount_point)?;
         let table = MountTable::read().map_err(DaemonError::Data)?;
-        let is_left = |entry: &MountEntry| entry.fs_type == FS_TYPE && entry.source == store;
-        if table.topmost(&mount_point).is_some_and(is_left) {
+        if table.topmost(&mount_point).is_some_and(|entry| entry.is_of(store)) {
             return Ok((mount_point, Some(inheritance)));
         }
         log::warn!(

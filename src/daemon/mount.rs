@@ -149,7 +149,7 @@ impl MountPlan {
         let table = MountTable::read().map_err(failed("list mounts for", &self.mount_point))?;
         let entry = table
             .topmost(&self.mount_point)
-            .filter(|entry| self.is_ours(entry))
+            .filter(|entry| entry.is_of(&self.store))
             .ok_or_else(|| MountError::Vanished(self.mount_point.clone()))?
             .clone();
         let guard = MountGuard {
@@ -165,7 +165,9 @@ impl MountPlan {
     /// The mount table cannot be read.
     pub fn take_over(&self, connection: OwnedFd) -> Result<Option<Mounted>, MountError> {
         let table = MountTable::read().map_err(failed("list mounts for", &self.mount_point))?;
-        let entry = table.topmost(&self.mount_point).filter(|entry| self.is_ours(entry));
+        let entry = table
+            .topmost(&self.mount_point)
+            .filter(|entry| entry.is_of(&self.store));
         Ok(entry.map(|entry| Mounted {
             fd: connection,
             guard: MountGuard {
@@ -173,10 +175,6 @@ impl MountPlan {
                 is_done: AtomicBool::new(false),
             },
         }))
-    }
-
-    fn is_ours(&self, entry: &MountEntry) -> bool {
-        entry.fs_type == FS_TYPE && entry.source == self.store
     }
 
     fn mount_as_root(&self) -> Result<OwnedFd, MountError> {
@@ -280,10 +278,7 @@ impl MountGuard {
         }
         let table = MountTable::read().map_err(failed("list mounts for", path))?;
         let is_ours = |entry: &MountEntry| {
-            entry.id == self.entry.id
-                && entry.fs_type == FS_TYPE
-                && entry.device == self.entry.device
-                && entry.source == self.entry.source
+            entry.id == self.entry.id && entry.device == self.entry.device && entry.is_of(&self.entry.source)
         };
         if table.topmost(path).is_some_and(is_ours) {
             let how = unmount(path)?;
@@ -331,8 +326,7 @@ pub(super) fn detach_dead(path: &Path) -> io::Result<()> {
 /// See [`MountError`].
 pub(super) fn detach_of_store(path: &Path, store: &Path) -> Result<(), MountError> {
     let table = MountTable::read().map_err(failed("list mounts for", path))?;
-    let is_ours = |entry: &MountEntry| entry.fs_type == FS_TYPE && entry.source == store;
-    if table.topmost(path).is_some_and(is_ours) {
+    if table.topmost(path).is_some_and(|entry| entry.is_of(store)) {
         detach_dead(path).map_err(failed("detach", path))?;
     }
     Ok(())

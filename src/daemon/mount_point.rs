@@ -175,7 +175,7 @@ fn refuse_mounted(path: &Path, store: &Path) -> Result<(), MountPointError> {
     let Some(entry) = table.topmost(path) else {
         return Ok(());
     };
-    let is_ours = entry.fs_type == FS_TYPE && entry.source == store;
+    let is_ours = entry.is_of(store);
     let answer = rustix::fs::statfs(path);
     match answer {
         Err(rustix::io::Errno::NOTCONN) if is_ours => {

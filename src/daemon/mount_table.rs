@@ -29,6 +29,13 @@ pub struct MountEntry {
     pub source: PathBuf,
 }
 
+impl MountEntry {
+    /// One of ours, that shows `store`.
+    pub fn is_of(&self, store: &Path) -> bool {
+        self.fs_type == FS_TYPE && self.source == store
+    }
+}
+
 /// The mounts of this process's namespace, oldest first.
 #[derive(Clone, Debug)]
 pub struct MountTable(Vec<MountEntry>);
@@ -62,9 +69,7 @@ impl MountTable {
 
     /// Every mount of ours that shows `store`.
     pub fn of_store<'a>(&'a self, store: &'a Path) -> impl Iterator<Item = &'a MountEntry> {
-        self.0
-            .iter()
-            .filter(move |entry| entry.fs_type == FS_TYPE && entry.source == store)
+        self.0.iter().filter(move |entry| entry.is_of(store))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::daemon::layout::StorePaths;
 use crate::daemon::start_up::{self, Started, Way};
 use crate::daemon::write_back::WriteBack;
 use crate::db::{Ask, Database, Error, TermsRow, Writer};
-use crate::fs::{Caller, Estate, FileSystem, Kept, TakenOver, open_estate};
+use crate::fs::{Caller, Estate, FileSystem, Kept, TakenOver};
 use crate::id::Ino;
 use crate::quota::{External, Ledger, SavedExternal};
 use crate::recovery::Unclean;
@@ -320,9 +320,9 @@ fn books(config: &Config, saved: &[SavedExternal], clock: &Arc<dyn Clock>) -> Ar
 fn estate(kept: Option<Arc<Kept>>, orphans: &Path) -> io::Result<Option<Estate>> {
     match kept {
         Some(kept) => {
-            let estate = open_estate(kept, orphans)?;
-            estate.orphans.remove_those_with_names()?;
-            Ok(Some(estate))
+            let orphans = Orphans::open(orphans)?;
+            orphans.remove_those_with_names()?;
+            Ok(Some(Estate { kept, orphans }))
         }
         None if orphans.exists() => Orphans::open(orphans)?.remove_all_but(|_| false).map(|()| None),
         None => Ok(None),

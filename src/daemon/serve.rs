@@ -60,11 +60,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let (began_at, requests) = (clock.now(), Arc::new(RequestTimes::default()));
     rustix::process::umask(Mode::empty());
     let config = Arc::new(parts.config);
-    let succession = Succession::begin(
-        parts.is_kept && parts.notifier.is_heard(),
-        parts.inheritance,
-        &parts.mount_plan,
-    )?;
+    let mut succession = Succession::begin(parts.is_kept, parts.inheritance, &parts.mount_plan)?;
     let mut opened = OpenStore::open(Opening {
         paths: parts.store.paths(),
         ring: parts.ring,

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::machine_monotonic;
@@ -19,7 +19,7 @@ pub struct Succession {
     /// Memory of open handles; `None` where nobody keeps anything.
     pub kept: Option<Arc<Kept>>,
     /// The connection of the process before, until it is taken.
-    connection: Mutex<Option<OwnedFd>>,
+    connection: Option<OwnedFd>,
     is_taken_over: bool,
     since: Option<Duration>,
 }
@@ -35,7 +35,7 @@ impl Succession {
                 Ok(kept) if kept.greeting().is_some() => {
                     return Ok(Self {
                         kept: Some(Arc::new(kept)),
-                        connection: Some(left.connection).into(),
+                        connection: Some(left.connection),
                         is_taken_over: true,
                         since: left.since,
                     });
@@ -51,7 +51,7 @@ impl Succession {
                 .then(|| Kept::create().map(Arc::new))
                 .transpose()
                 .map_err(DaemonError::Data)?,
-            connection: None.into(),
+            connection: None,
             is_taken_over: false,
             since: None,
         })
@@ -62,14 +62,18 @@ impl Succession {
     /// # Errors
     /// The mount, or those of `start`.
     pub fn connect(
-        &self,
+        &mut self,
         plan: &MountPlan,
         notifier: &Notifier,
         kept: Option<&Kept>,
         start: impl FnOnce(BorrowedFd<'_>) -> io::Result<Session>,
     ) -> Result<(Session, Arc<MountGuard>), DaemonError> {
-        let left = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let taken = left.map(|connection| plan.take_over(connection)).transpose()?.flatten();
+        let taken = self
+            .connection
+            .take()
+            .map(|connection| plan.take_over(connection))
+            .transpose()?
+            .flatten();
         let is_new = taken.is_none();
         let Mounted { fd, guard } = taken.map_or_else(|| plan.mount(), Ok)?;
         let session = start(fd.as_fd()).map_err(DaemonError::Session)?;

@@ -68,6 +68,17 @@ pub struct WriteAsked<'a> {
     pub is_repeated: bool,
 }
 
+/// What the kernel is told of an open file; from then on it may cache pages, unless somebody writes.
+pub(super) fn told_to_kernel(fh: Fh, state: &mut FileState) -> Opened {
+    let direct = state.writers > 0;
+    let changes = state.sealed.as_deref().map(SealedFile::change_count);
+    let keep_cache = !direct && state.cached_at.is_some() && state.cached_at == changes;
+    if !direct {
+        state.cached_at = changes;
+    }
+    Opened { fh, direct, keep_cache }
+}
+
 impl FileSystem {
     /// Opens a file.
     ///
@@ -132,15 +143,9 @@ impl FileSystem {
         if how.writes {
             state.writers += 1;
         }
-        let direct = state.writers > 0;
-        let changes = state.sealed.as_deref().map(SealedFile::change_count);
-        let keep_cache = !direct && state.cached_at.is_some() && state.cached_at == changes;
-        if !direct {
-            state.cached_at = changes;
-        }
         let pin = self.nodes.pin(node);
         let fh = self.handles.insert(Handle::file(pin, how.appends, how.writes));
-        Opened { fh, direct, keep_cache }
+        told_to_kernel(fh, state)
     }
 
     /// Brings the sealed file of a node to memory.
@@ -359,6 +364,7 @@ impl FileSystem {
             }
             state.booking = None;
             if node.is_unlinked() {
+                self.let_orphan_go(node);
                 let operation = self.dirty.enter();
                 self.mark_file(&operation, node);
                 let Some(sealed) = state.sealed.as_ref() else {

@@ -6,8 +6,9 @@
 //! from the dirty log. A slot is published by its first word, written last, and taken back by the same word.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -22,14 +23,15 @@ const HANDLES_MAX: usize = 65_536;
 const GREETING_BYTES_MAX: usize = 256;
 
 /// Words: what it is; processes so far; length and bytes of the kernel's first request; a rename in both directions
-/// under way, with what stood at the first name.
+/// under way, with what stood at the first name; slots that were in use at some time.
 const LIVES: usize = 1;
 const GREETING_LENGTH: usize = 2;
 const GREETING: usize = 3;
 const EXCHANGE_REQUEST: usize = GREETING + GREETING_BYTES_MAX / 8;
 const EXCHANGE_INO: usize = EXCHANGE_REQUEST + 1;
+const HIGH: usize = EXCHANGE_INO + 1;
 const SLOTS: usize = 64;
-const _: () = assert!(EXCHANGE_INO < SLOTS);
+const _: () = assert!(HIGH < SLOTS);
 
 /// Words of a slot: flags, handle, inode, request that opened it, home, kind and length of the inode's kernel handle,
 /// its bytes.
@@ -80,10 +82,8 @@ pub struct Kept {
     memory: SharedWords,
     life: u64,
     free: Mutex<Vec<u32>>,
-    /// Slots below this one were in use at some time.
-    high: AtomicU32,
     /// Handles that found no slot; said once.
-    is_full_told: std::sync::atomic::AtomicBool,
+    is_full_told: AtomicBool,
 }
 
 /// The number of a request however often it was sent.
@@ -129,13 +129,10 @@ impl Kept {
             memory,
             life,
             free: Mutex::default(),
-            high: AtomicU32::new(0),
             is_full_told: false.into(),
         };
         let is_used = |slot: &u32| kept.word(*slot, FLAGS).load(Ordering::Acquire) & USED != 0;
-        let high = (0..HANDLES_MAX as u32).rev().find(is_used).map_or(0, |last| last + 1);
-        *kept.free.lock() = (0..high).rev().filter(|slot| !is_used(slot)).collect();
-        kept.high.store(high, Ordering::Release);
+        *kept.free.lock() = kept.slots().rev().filter(|slot| !is_used(slot)).collect();
         kept
     }
 
@@ -238,7 +235,7 @@ impl Kept {
 
     /// A file moved to another directory: every handle on it says so from now on.
     pub fn moved(&self, ino: Ino, home: Ino) {
-        for slot in 0..self.high.load(Ordering::Acquire) {
+        for slot in self.slots() {
             let is_it = self.word(slot, FLAGS).load(Ordering::Acquire) & USED != 0
                 && self.word(slot, INO).load(Ordering::Relaxed) == ino.0;
             if is_it {
@@ -249,8 +246,9 @@ impl Kept {
 
     /// All handles, with their slots.
     pub fn handles(&self) -> Vec<(u32, KeptHandle)> {
-        let slots = 0..self.high.load(Ordering::Acquire);
-        slots.filter_map(|slot| Some((slot, self.handle_in(slot)?))).collect()
+        self.slots()
+            .filter_map(|slot| Some((slot, self.handle_in(slot)?)))
+            .collect()
     }
 
     fn handle_in(&self, slot: u32) -> Option<KeptHandle> {
@@ -279,8 +277,16 @@ impl Kept {
         if let Some(slot) = self.free.lock().pop() {
             return Some(slot);
         }
-        let next = |high| (high < HANDLES_MAX as u32).then_some(high + 1);
-        self.high.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok()
+        let next = |high| (high < HANDLES_MAX as u64).then_some(high + 1);
+        let high = &self.memory.words()[HIGH];
+        let taken = high.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        taken.ok().map(|slot| slot as u32)
+    }
+
+    /// Those that were in use at some time.
+    fn slots(&self) -> Range<u32> {
+        let high = self.memory.words()[HIGH].load(Ordering::Acquire);
+        0..high.min(HANDLES_MAX as u64) as u32
     }
 
     fn word(&self, slot: u32, at: usize) -> &AtomicU64 {

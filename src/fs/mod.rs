@@ -83,7 +83,7 @@ pub use rename::RenameKind;
 pub use resize::Seek;
 pub use setattr::{NewTime, SetAttr};
 pub use statfs::Space;
-pub use take_over::{Estate, TakenOver, open_estate};
+pub use take_over::{Estate, TakenOver};
 pub use xattr::XattrAnswer;
 
 /// Who asks.

@@ -98,7 +98,6 @@ impl FileSystem {
     /// The last name and the last handle are gone.
     pub(super) fn uncharge_unlinked(&self, node: &Arc<Node>, state: &mut FileState, bytes: u64) {
         let home = node.home();
-        self.let_orphan_go(node);
         self.ledger.uncharge(&home, Meters::of_file(bytes));
         self.count_gone(node, &home, bytes);
         state.sealed = None;

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Statx};
 
 use crate::fs::dir::Stream;
 use crate::fs::errno::{Errno, FsResult};
+use crate::fs::file::told_to_kernel;
 use crate::fs::handles::Handle;
 use crate::fs::kept::{Kept, KeptHandle};
 use crate::fs::node::{Meeting, Node, Pin};
@@ -90,11 +91,25 @@ impl FileSystem {
         if stat.stx_ino != ino.0 || is_directory {
             return Err(Errno::ESTALE);
         }
-        let generation = found.handle.generation();
-        self.nodes.meet(ino.0, generation, Meeting::LookedUp, || {
-            let several = stat.stx_nlink > 1;
-            let home = self.links.home(&self.ledger, ino).filter(|_| several).unwrap_or(home);
-            let node = Node::new(&stat, generation, Anchor::Handle(found.handle), home);
+        self.meet_file(found.handle, &stat, Meeting::LookedUp, || Ok(home))
+    }
+
+    /// The node of a file that is not a directory; `home` is told where it has one name.
+    fn meet_file(
+        &self,
+        handle: FileHandle,
+        stat: &Statx,
+        by: Meeting,
+        home: impl FnOnce() -> FsResult<Arc<Account>>,
+    ) -> FsResult<Arc<Node>> {
+        let several = stat.stx_nlink > 1;
+        let shared = several
+            .then(|| self.links.home(&self.ledger, Ino(stat.stx_ino)))
+            .flatten();
+        let home = shared.map_or_else(home, Ok)?;
+        let generation = handle.generation();
+        self.nodes.meet(stat.stx_ino, generation, by, || {
+            let node = Node::new(stat, generation, Anchor::Handle(handle), home);
             node.file.several_links.store(several, Ordering::Release);
             Ok(node)
         })
@@ -108,6 +123,10 @@ impl FileSystem {
         let Ok(handle) = self.handles.get(fh) else {
             return;
         };
+        // It may be one of the process before.
+        if handle.slot().is_some() {
+            return;
+        }
         let node = handle.node();
         let Ok(found) = node.handle(&self.tree) else {
             return;
@@ -199,16 +218,7 @@ impl FileSystem {
         let kept = self.kept_for(request).filter(|kept| !kept.is_directory)?;
         let handle = self.handles.get(kept.fh).ok()?;
         let mut state = handle.node().file.state.lock();
-        let direct = state.writers > 0;
-        let changes = state.sealed.as_deref().map(SealedFile::change_count);
-        if !direct {
-            state.cached_at = changes;
-        }
-        Some(Opened {
-            fh: kept.fh,
-            direct,
-            keep_cache: false,
-        })
+        Some(told_to_kernel(kept.fh, &mut state))
     }
 
     /// The same of a directory.
@@ -224,8 +234,8 @@ impl FileSystem {
     fn kept_for(&self, request: u64) -> Option<KeptHandle> {
         let kept = &self.estate.as_ref()?.kept;
         let key = crate::fs::kept::request_key(request);
-        let handles = kept.handles().into_iter().map(|(_, handle)| handle);
-        handles.into_iter().find(|handle| handle.request == key)
+        let mut handles = kept.handles().into_iter().map(|(_, handle)| handle);
+        handles.find(|handle| handle.request == key)
     }
 
     /// Takes over what an earlier process left: its handles go on, and files without a name that nobody has open go.
@@ -274,14 +284,8 @@ impl FileSystem {
         if stat.stx_ino != kept.ino.0 || FileType::from_raw_mode(u32::from(stat.stx_mode)) != FileType::RegularFile {
             return Err(Errno::ESTALE);
         }
-        let home = self.links.home(&self.ledger, kept.ino).filter(|_| stat.stx_nlink > 1);
-        let home = home.map_or_else(|| self.account_by_ino(kept.home), Ok)?;
-        let generation = kept.handle.generation();
-        let node = self.nodes.meet(kept.ino.0, generation, Meeting::Pinned, || {
-            let node = Node::new(&stat, generation, anchor, home);
-            node.file.several_links.store(stat.stx_nlink > 1, Ordering::Release);
-            Ok(node)
-        })?;
+        let home = || self.account_by_ino(kept.home);
+        let node = self.meet_file(kept.handle.clone(), &stat, Meeting::Pinned, home)?;
         Ok(self.nodes.adopt_pin(node))
     }
 
@@ -335,15 +339,4 @@ impl FileSystem {
         }
         attr
     }
-}
-
-/// Opens the directory of files without a name.
-///
-/// # Errors
-/// As open(2).
-pub fn open_estate(kept: Arc<Kept>, orphans: &std::path::Path) -> std::io::Result<Estate> {
-    Ok(Estate {
-        kept,
-        orphans: Orphans::open(orphans)?,
-    })
 }

@@ -5,14 +5,7 @@
 # file. Recordings are synced and sealed every second, so that kills meet that too. At the end a scan of the store.
 . "$(dirname "$0")/lib.sh"
 ROUNDS=${1:-100} SECONDS_MAX=${2:-3}
-cat >"$CONFIG" <<'TOML'
-[durability]
-commit_interval_s = 1
-[[rules]]
-path = "{tenant}/{campaign}/{agent}"
-[rules.limits.tenant]
-max_files = 1000000
-TOML
+config_for_kills
 
 damaged=0 drifted=0 operations=0 recordings=0 acknowledged=0 slowest=0
 mount_store

@@ -101,6 +101,18 @@ usage_of() { "$TALLYFS" usage "$1" --json | python3 -c 'import json, sys
 total = json.load(sys.stdin)["total"]
 print(total["bytes"], total["files"], total["dirs"])'; }
 
+# Limits that count and refuse nothing; synced and sealed every second, so that kills meet that too.
+config_for_kills() {
+    cat >"$CONFIG" <<'TOML'
+[durability]
+commit_interval_s = 1
+[[rules]]
+path = "{tenant}/{campaign}/{agent}"
+[rules.limits.tenant]
+max_files = 1000000
+TOML
+}
+
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 
 finish() { exit "$FAILED"; }

@@ -9,14 +9,7 @@ RESTART="$ROOT/tests/accept/restart.py"
 PROGRAM=$WORK/bin/tallyfs
 mkdir "$WORK/bin"
 cp "$TALLYFS" "$PROGRAM"
-cat >"$CONFIG" <<'TOML'
-[durability]
-commit_interval_s = 1
-[[rules]]
-path = "{tenant}/{campaign}/{agent}"
-[rules.limits.tenant]
-max_files = 1000000
-TOML
+config_for_kills
 served=$TALLYFS; TALLYFS=$PROGRAM mount_store --supervise --give-up-after 1000000; TALLYFS=$served
 
 # The daemon of now: the keeper's only child.

@@ -3,6 +3,7 @@
 //!
 //! Nothing runs by itself: commits and write-backs happen when the test asks for them.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use std::time::Duration;
 use tallyfs::clock::{Clock, ManualClock};
 use tallyfs::config::Config;
 use tallyfs::daemon::layout::{Store, StorePaths};
-use tallyfs::daemon::open_store::{OpenStore, Opening, Trust};
+use tallyfs::daemon::open_store::{OpenStore, Opening, Recovered, Trust};
 use tallyfs::daemon::{DaemonError, key_ring};
-use tallyfs::fs::{Caller, CommitStatus, FileSystem, FsResult, WriteAsked};
+use tallyfs::fs::{Caller, CommitStatus, FileSystem, FsResult, Kept, WriteAsked};
 use tallyfs::id::{Fh, Ino};
 use tallyfs::sealed::keyring::KeyRing;
 use tallyfs::sealed::keys::Kek;
@@ -37,6 +38,7 @@ pub struct Bare {
     config: Arc<Config>,
     clock: Arc<ManualClock>,
     boot: u128,
+    kept: Option<Arc<Kept>>,
     // Held until the directory goes.
     store: Store,
     _dir: TempDir,
@@ -81,6 +83,7 @@ impl Bare {
             config: Arc::new(parse(text)),
             clock: Arc::new(ManualClock::at(STARTS_AT)),
             boot: 1,
+            kept: None,
             store,
             _dir: dir,
         };
@@ -150,7 +153,7 @@ impl Bare {
             access_times: AccessTimes::Move,
             boot_id: self.boot.to_be_bytes(),
             trust: Trust::Rows,
-            kept: None,
+            kept: self.kept.clone(),
         })?;
         self.opened = Some(opened);
         Ok(())
@@ -186,10 +189,27 @@ impl Bare {
         self.config = Arc::new(parse(text));
     }
 
+    /// As under a keeper: handles of a file system that is killed go on in the next one.
+    #[track_caller]
+    pub fn keep_handles(&mut self) {
+        self.kept = Some(Arc::new(Kept::create().expect("memory")));
+        self.remount();
+    }
+
+    /// What the latest start found.
+    #[track_caller]
+    pub fn recovered(&self) -> Recovered {
+        self.opened.as_ref().expect("in use").recovered()
+    }
+
     /// As after `kill -9`: nothing is put away, and every handle is gone.
     #[track_caller]
     pub fn kill(&mut self) {
         drop(self.opened.take().expect("in use"));
+        self.kept = self.kept.take().map(|kept| {
+            let memory = kept.as_fd().try_clone_to_owned().expect("a descriptor");
+            Arc::new(Kept::take_over(memory).expect("what was kept"))
+        });
     }
 
     /// As after `kill -9` and a restart of the machine: the next start counts everything. What was
