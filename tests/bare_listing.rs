@@ -6,7 +6,8 @@ use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
 use common::bare::Bare;
-use tallyfs::fs::{ROOT_NODE, Remembered};
+use tallyfs::fs::{Listing, ROOT_NODE, Remembered};
+use tallyfs::id::Fh;
 
 fn opened(bare: &Bare) -> Remembered {
     let opened = bare.fs().opendir(ROOT_NODE).expect("the root opens");
@@ -42,4 +43,30 @@ fn a_change_between_two_listings_at_rest_is_noticed() {
     assert_eq!([opened(&bare), opened(&bare)], [Remembered::Anew, Remembered::Kept]);
     fs::write(bare.data().join("planted"), []).expect("somebody with access to the store");
     assert_eq!([opened(&bare), opened(&bare)], [Remembered::Anew, Remembered::Kept]);
+}
+
+/// Names from a position on, and the position behind them.
+fn listed(bare: &Bare, fh: Fh, position: u64) -> (Vec<String>, u64) {
+    let (mut names, mut next) = (Vec::new(), position);
+    let done = bare.fs().readdir(fh, position, Listing::Names, |entry| {
+        names.push(entry.name.to_string_lossy().into_owned());
+        next = entry.next;
+        false
+    });
+    assert!(done.is_ok(), "a listing");
+    names.sort_unstable();
+    (names, next)
+}
+
+/// As after a restart between the last names and the end, and after seekdir(3).
+#[test]
+fn a_listing_that_is_first_read_at_its_end_can_be_rewound() {
+    let bare = Bare::new();
+    fs::write(bare.data().join("call"), []).expect("somebody with access to the store");
+    let open = || bare.fs().opendir(ROOT_NODE).expect("the root opens").fh;
+    let (names, end) = listed(&bare, open(), 0);
+    assert_eq!(names, [".", "..", "call"]);
+    let later = open();
+    assert_eq!(listed(&bare, later, end), (Vec::new(), end));
+    assert_eq!(listed(&bare, later, 0), (names, end));
 }

@@ -24,6 +24,8 @@ use crate::store::tree::stat_fd;
 const NAMES_BYTES: usize = 32 * 1024;
 /// The same with an entry for each name, which takes four to five times as much in the answer.
 const ENTRIES_BYTES: usize = 8 * 1024;
+/// Room for "." at least, whatever name comes first: 255 bytes and what stands before them.
+const BEGINNING_BYTES: usize = 512;
 /// A directory that did not change for longer than this is at rest: ten ticks of the slowest clock that Linux stamps
 /// inodes with (`CONFIG_HZ=100`). Two changes within one tick could not be told apart.
 const REST: Duration = Duration::from_millis(100);
@@ -36,7 +38,14 @@ const REST_WHOLE_SECONDS: Duration = Duration::from_secs(1);
 /// first reading.
 #[derive(Default)]
 pub struct Stream {
-    directory: Mutex<Option<File>>,
+    directory: Mutex<Option<Backing>>,
+}
+
+/// The backing directory of a stream.
+struct Backing {
+    file: File,
+    /// Names were read from its beginning; see [`begin`].
+    has_begun: bool,
 }
 
 /// A directory opened for reading.
@@ -143,7 +152,11 @@ impl FileSystem {
         let handle = self.handles.get(fh)?;
         let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
         let mut directory = stream.directory.lock();
-        let directory = self.opened(&handle, &mut directory)?;
+        let opened = self.opened(&handle, &mut directory)?;
+        if !std::mem::replace(&mut opened.has_begun, true) && position > 0 {
+            begin(&opened.file)?;
+        }
+        let directory = &opened.file;
         rustix::fs::seek(directory, SeekFrom::Start(position))?;
         let mut buffer = Vec::with_capacity(match listing {
             Listing::Names => NAMES_BYTES,
@@ -213,7 +226,7 @@ impl FileSystem {
         let stream = handle.stream.as_ref().ok_or(Errno::ENOTDIR)?;
         let mut directory = stream.directory.lock();
         match self.opened(&handle, &mut directory) {
-            Ok(directory) => rustix::fs::fsync(directory).map_err(|e| {
+            Ok(directory) => rustix::fs::fsync(&directory.file).map_err(|e| {
                 self.failures.count_failed_syncs(1);
                 e.into()
             }),
@@ -224,11 +237,24 @@ impl FileSystem {
     }
 
     /// The backing directory behind a handle, opened by now.
-    fn opened<'a>(&self, handle: &Handle, directory: &'a mut Option<File>) -> FsResult<&'a File> {
+    fn opened<'a>(&self, handle: &Handle, directory: &'a mut Option<Backing>) -> FsResult<&'a mut Backing> {
         match directory {
             Some(open) => Ok(open),
-            None => Ok(directory.insert(handle.node().open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?)),
+            None => Ok(directory.insert(Backing {
+                file: handle.node().open(&self.tree, OFlags::RDONLY | OFlags::DIRECTORY)?,
+                has_begun: false,
+            })),
         }
+    }
+}
+
+/// Reads from the beginning once. ext4 takes a descriptor that was first read at the end for one that stands at the end
+/// when it is rewound: `last_pos` of its `dir_private_info` is 0 until something was found (fs/ext4/dir.c).
+fn begin(directory: &File) -> FsResult<()> {
+    let mut buffer = Vec::with_capacity(BEGINNING_BYTES);
+    match RawDir::new(directory.as_fd(), buffer.spare_capacity_mut()).next() {
+        Some(Err(e)) => Err(e.into()),
+        _ => Ok(()),
     }
 }
 

@@ -114,7 +114,8 @@ class Awkward:
                 self.numbers += 1
                 step(n)
             assert self.timed(os.pread, kept, 20_000, 0) == b"k" * 10_000
-            assert {"appended", "kept"} <= set(self.timed(os.listdir, held)), "a directory that is held open"
+            names = self.timed(os.listdir, held)
+            assert sorted(names) == ["appended", "kept"], f"a directory that is held open holds {names}, then {os.listdir(held)}"
         os.close(appended), os.close(held), os.close(kept)
         assert self.content("appended") == b"".join(b"%08d" % number for number in range(self.numbers)), "appended"
         left = sorted(os.listdir(self.top))
