@@ -63,7 +63,10 @@ impl Model {
         let ring = Arc::new(KeyRing::create(Kek::take(&mut [7; 32]), [1; 16], 0));
         let disk = Disk::new(State::default(), seed);
         disk.take_written();
-        let options = WriteOptions { strict_overwrite };
+        let options = WriteOptions {
+            strict_overwrite,
+            ..WriteOptions::default()
+        };
         Self {
             file: SealedFile::new_empty(disk.clone(), ring.clone(), options),
             ring,

@@ -362,7 +362,10 @@ fn no_power_cut_leaves_a_new_page_under_an_old_sealed_head() {
 #[test]
 fn a_strict_overwrite_keeps_its_old_copy_while_syncs_fail() {
     const CHANGED: u64 = 3;
-    let options = WriteOptions { strict_overwrite: true };
+    let options = WriteOptions {
+        strict_overwrite: true,
+        ..WriteOptions::default()
+    };
     for seed in 0..300 {
         let mut file = Overwritten::with(8, Cached::All, options);
         file.write(CHANGED, 10, 10);

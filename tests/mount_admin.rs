@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use common::http::{exchange, get, post, send, unix};
 use common::user::as_user;
 use common::wait::until;
-use common::{Errno, Mount, RULES, Setup, refused};
+use common::{Errno, Mount, RULES, Setup, refused, run};
 
 /// Some user without rights.
 const SOMEBODY: u32 = 12_345;
@@ -269,6 +269,68 @@ fn usage_history_buckets_alerts_and_metrics_tell_what_the_mount_holds() {
     }
     assert_eq!(get(&mount, "/health").is(200).json()["status"], "ok");
     assert_eq!(get(&mount, "/readyz").is(200).json()["ready"], true);
+}
+
+#[test]
+fn physical_bytes_stand_beside_what_recordings_say() {
+    let mut mount = Mount::with_config(RULES);
+    for (name, length) in [("acme/a", 8000), ("acme/sub/b", 1), ("other/c", 300_000)] {
+        let path = mount.path(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("directories");
+        fs::write(path, vec![1; length]).expect("a recording");
+    }
+    let usage_of = |path: &Path| -> Value {
+        let told = run(
+            common::mount::tallyfs(),
+            &["usage", "--json", path.to_str().expect("UTF-8")],
+        );
+        serde_json::from_str(&told).expect("JSON")
+    };
+    let backing = |mount: &Mount, names: &[&str]| -> u64 {
+        let sizes = names.iter().map(|name| {
+            mount
+                .store()
+                .join("data")
+                .join(name)
+                .metadata()
+                .expect("a backing file")
+                .len()
+        });
+        sizes.sum()
+    };
+    // Looked up again and again: a file shrinks when it is sealed.
+    let told = |mount: &Mount, tenant: &str, names: &[&str]| {
+        until("the look", || {
+            let expected = backing(mount, names);
+            let stats = get(mount, &format!("/api/v1/usage/stats?tenant={tenant}"))
+                .is(200)
+                .json();
+            let days = get(mount, &format!("/api/v1/usage/history?days=1&tenant={tenant}"))
+                .is(200)
+                .json();
+            (stats["physical_bytes"] == expected && days[0]["physical_bytes"] == expected).then_some(())
+        });
+    };
+    told(&mount, "acme", &["acme/a", "acme/sub/b"]);
+    told(&mount, "", &["acme/a", "acme/sub/b", "other/c"]);
+    let acme = backing(&mount, &["acme/a", "acme/sub/b"]);
+    let metrics = get(&mount, "/metrics").is(200).body;
+    let line = format!("tallyfs_account_physical_bytes{{path=\"/acme\"}} {acme}\n");
+    assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    fs::rename(mount.path("acme/sub"), mount.path("other/sub")).expect("a move");
+    fs::remove_file(mount.path("other/c")).expect("a deletion");
+    told(&mount, "acme", &["acme/a"]);
+    told(&mount, "", &["acme/a", "other/sub/b"]);
+    let (acme, other) = (backing(&mount, &["acme/a"]), backing(&mount, &["other/sub/b"]));
+    let usage = usage_of(&mount.path("other"));
+    assert_eq!(usage["total"]["physical_bytes"], other, "{usage}");
+    // A daemon that has just started looks, though nothing changes.
+    mount.stop();
+    mount.start();
+    told(&mount, "acme", &["acme/a"]);
+    let usage = usage_of(&mount.store());
+    assert_eq!(usage["tenants"][0]["physical_bytes"], acme, "{usage}");
+    mount.finish();
 }
 
 #[test]

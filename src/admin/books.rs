@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::physical::Physical;
 use super::replies::Replies;
 use crate::db::AuditRow;
 use crate::quota::External;
@@ -15,6 +16,8 @@ const AUDIT_WAITING_MAX: usize = 10_000;
 pub struct Books {
     /// Counters that programs feed.
     pub external: Arc<External>,
+    /// What sealed recordings take in the store.
+    pub physical: Physical,
     audit: Mutex<Vec<AuditRow>>,
     /// Answers that may be asked for again.
     pub(super) replies: Replies,
@@ -25,6 +28,7 @@ impl Books {
     pub fn new(external: Arc<External>) -> Self {
         Self {
             external,
+            physical: Physical::default(),
             audit: Mutex::default(),
             replies: Replies::default(),
         }
@@ -38,7 +42,7 @@ impl Books {
 
     /// Something is not saved.
     pub fn is_changed(&self) -> bool {
-        !self.audit.lock().is_empty() || self.external.is_changed()
+        !self.audit.lock().is_empty() || self.external.is_changed() || self.physical.is_changed()
     }
 
     /// What is to be kept, once.

@@ -11,7 +11,9 @@ mod books;
 mod buckets;
 mod deliveries;
 mod health;
+mod keys;
 mod metrics;
+mod physical;
 mod problem;
 mod replies;
 mod request;
@@ -24,7 +26,9 @@ mod tests;
 
 pub use access::{Access, secret_hash};
 pub use books::Books;
+pub use keys::KeyDesk;
 pub use metrics::StartFacts;
+pub use physical::Physical;
 pub use server::{Listeners, Running, start};
 
 use std::path::PathBuf;
@@ -69,6 +73,8 @@ pub struct Services {
     pub requests: Arc<RequestTimes>,
     /// How the daemon started.
     pub start: StartFacts,
+    /// Whoever keeps the keys.
+    pub keys: Box<dyn KeyDesk>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who may what.
@@ -110,6 +116,9 @@ fn paths() -> OpenApiRouter<Arc<Services>> {
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::retry))
         .routes(routes!(deliveries::test))
+        .routes(routes!(keys::list, keys::adopt))
+        .routes(routes!(keys::rewrap))
+        .routes(routes!(keys::destroy))
         .routes(routes!(usage::history))
         .routes(routes!(usage::stats))
 }

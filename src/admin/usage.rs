@@ -54,6 +54,8 @@ pub struct Day {
     bytes_deleted: u64,
     /// Requests that a limit refused.
     denied: u64,
+    /// What the sealed files took in the store at the last look; `null`: nobody had looked yet.
+    physical_bytes: Option<u64>,
     /// The most that was there, looked at about once a second.
     peak_files: u64,
     peak_size_bytes: u64,
@@ -64,6 +66,9 @@ pub struct Day {
 pub struct Stats {
     total_files: u64,
     total_size_bytes: u64,
+    /// What the sealed files take in the store, looked up now and then (a second after a change, minutes with millions of
+    /// files); files that are being written are not in it. `null`: not looked up yet, or no tenant.
+    physical_bytes: Option<u64>,
     /// In units of 2^30 bytes.
     total_size_gb: f64,
     /// The limit in units of 2^30 bytes; `null`: unlimited.
@@ -107,6 +112,7 @@ pub async fn history(State(services): Shared, who: Who, Query(asked): Query<Aske
         bytes_added: row.bytes_added,
         bytes_deleted: row.bytes_deleted,
         denied: row.denied,
+        physical_bytes: row.physical_bytes,
         peak_files: row.peak_files,
         peak_size_bytes: row.peak_size_bytes,
     });
@@ -134,6 +140,7 @@ pub async fn stats(State(services): Shared, who: Who, Query(asked): Query<OfWhom
     Ok(Json(Stats {
         total_files: usage.total.files,
         total_size_bytes: usage.total.bytes,
+        physical_bytes: services.books.physical.of(account.ino()),
         total_size_gb: rounded(float(usage.total.bytes) / GIB),
         quota_gb: limit.map(|limit| rounded(float(limit) / GIB)),
         quota_bytes: limit,

@@ -412,25 +412,33 @@ pub enum KeysCommand {
         #[command(flatten)]
         args: KeysArgs,
     },
-    /// Make a new random key, which seals new recordings from the next mount on; the old one still opens
+    /// Make a new random key, which seals new recordings from now on; the old one still opens
     Add {
-        /// The store, which must not be mounted.
+        /// The store, mounted or not.
         #[command(flatten)]
         args: KeysArgs,
-        /// File to make (default: beside the present one, with the number of the key behind its name)
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        /// The key.
+        #[command(flatten)]
+        new: NewKeyArgs,
     },
-    /// Bring recordings under old keys under the current one; stopped and run again, it goes on
-    #[command(visible_alias = "rotate")]
+    /// Bring recordings under old keys under the current ones; stopped, it goes on when the store is mounted or this is run again
     Rewrap {
-        /// The store, which must not be mounted.
+        /// The store, mounted or not.
         #[command(flatten)]
         args: KeysArgs,
     },
-    /// Destroy a retired key: recordings under it are unreadable for ever
+    /// Make a new key and bring all recordings under it: `add` and `rewrap` in one
+    Rotate {
+        /// The store, mounted or not.
+        #[command(flatten)]
+        args: KeysArgs,
+        /// The key.
+        #[command(flatten)]
+        new: NewKeyArgs,
+    },
+    /// Destroy a key: recordings under it are unreadable for ever
     Destroy {
-        /// The store, which must not be mounted.
+        /// The store, mounted or not.
         #[command(flatten)]
         args: KeysArgs,
         /// The key's number
@@ -453,14 +461,28 @@ pub enum KeysCommand {
     },
 }
 
+/// A key that is to be made.
+#[derive(Args, Debug)]
+pub struct NewKeyArgs {
+    /// File to make (default: beside the present one, with the number of the key behind its name)
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Only for recordings of this tenant (its directory, as seen from the mount point)
+    #[arg(long, value_name = "PATH")]
+    pub tenant: Option<String>,
+}
+
 /// Arguments that all commands of `keys` take.
 #[derive(Args, Debug)]
 pub struct KeysArgs {
-    /// The store
+    /// The store, or its mount point
     pub store: PathBuf,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Socket of the daemon of a mounted store, where `admin.socket` of its configuration names one
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// The key.
     #[command(flatten)]
     pub key: KeyArgs,

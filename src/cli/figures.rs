@@ -23,12 +23,20 @@ const ROOM_MIN: u64 = 1 << 20;
 /// Between two looks at the database.
 const LOOK_PACE: Duration = Duration::from_millis(20);
 
+/// What lies below a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Amount {
+    pub meters: Meters,
+    /// Backing bytes of the sealed files.
+    pub physical_bytes: u64,
+}
+
 /// What the database says, at one instant.
 pub struct Stored {
     /// Of the directory that was asked for, or of everything; `None` when it is not there yet.
-    pub total: Option<Meters>,
+    pub total: Option<Amount>,
     /// Directories at the top, by name.
-    pub tenants: Vec<(String, Meters)>,
+    pub tenants: Vec<(String, Amount)>,
     /// Every change that was finished when we were asked is in the figures.
     pub is_exact: bool,
 }
@@ -46,13 +54,25 @@ impl Stored {
         };
         let rows = reader.snapshot().map_err(failed)?;
         let totals = Totals::new(&rows.dirs, &rows.links);
+        let physical_dirs = reader.physical_dirs().map_err(failed)?;
+        let physical = Totals::new(&physical_dirs, &[]);
+        let amount = |ino, meters| Amount {
+            meters,
+            physical_bytes: physical.of(ino).unwrap_or_default().bytes,
+        };
         let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         let tenants = totals
             .tenants()
             .into_iter()
-            .map(|(row, meters)| (name(&row.name), meters));
+            .map(|(row, meters)| (name(&row.name), amount(row.ino, meters)));
         Ok(Self {
-            total: directory.map_or_else(|| Some(totals.mount()), |ino| totals.of(ino)),
+            total: match directory {
+                Some(ino) => totals.of(ino).map(|meters| amount(ino, meters)),
+                None => Some(Amount {
+                    meters: totals.mount(),
+                    physical_bytes: physical.mount().bytes,
+                }),
+            },
             tenants: tenants.collect(),
             is_exact,
         })

@@ -13,6 +13,7 @@ mod figures;
 mod fsck;
 mod import;
 mod keys;
+mod keys_mounted;
 mod logging;
 mod mount_helper;
 mod quota;

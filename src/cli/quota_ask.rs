@@ -170,6 +170,7 @@ struct Day {
     bytes_deleted: u64,
     denied: u64,
     peak_size_bytes: u64,
+    physical_bytes: Option<u64>,
 }
 
 /// Where it is heading, as the interface tells it.
@@ -216,6 +217,7 @@ fn history(args: &AskArgs, days: u32) -> Result<Code, Failure> {
             "recordings_deleted",
             "bytes_deleted",
             "peak_size_bytes",
+            "physical_bytes",
             "denied",
         ]
     } else {
@@ -228,6 +230,7 @@ fn history(args: &AskArgs, days: u32) -> Result<Code, Failure> {
             "deleted files",
             "deleted",
             "peak",
+            "physical",
             "refused",
         ]
     };
@@ -242,6 +245,7 @@ fn history(args: &AskArgs, days: u32) -> Result<Code, Failure> {
             day.recordings_deleted.to_string(),
             size(day.bytes_deleted),
             size(day.peak_size_bytes),
+            day.physical_bytes.map(size).unwrap_or_default(),
             day.denied.to_string(),
         ]
     }));

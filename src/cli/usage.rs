@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::exit::{Code, Failure};
-use super::figures::Stored;
+use super::figures::{Amount, Stored};
 use super::table::table;
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::layout::{LayoutError, StorePaths};
@@ -36,6 +36,8 @@ pub struct Usage {
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
 struct Figures {
     bytes: u64,
+    /// What the sealed files take in the store; those that are being written are not in it.
+    physical_bytes: u64,
     files: u64,
     dirs: u64,
 }
@@ -47,10 +49,15 @@ struct Tenant {
     figures: Figures,
 }
 
-impl From<Meters> for Figures {
-    fn from(meters: Meters) -> Self {
-        let Meters { bytes, files, dirs } = meters;
-        Self { bytes, files, dirs }
+impl From<Amount> for Figures {
+    fn from(amount: Amount) -> Self {
+        let Meters { bytes, files, dirs } = amount.meters;
+        Self {
+            bytes,
+            physical_bytes: amount.physical_bytes,
+            files,
+            dirs,
+        }
     }
 }
 
@@ -79,9 +86,9 @@ pub fn read(path: &Path) -> Result<Usage, Failure> {
         let text = format!("{}: not in the database yet; ask again in a second", path.display());
         Failure::new(Code::Failed, text)
     })?;
-    let tenants = stored.tenants.into_iter().map(|(tenant, meters)| Tenant {
+    let tenants = stored.tenants.into_iter().map(|(tenant, amount)| Tenant {
         tenant,
-        figures: meters.into(),
+        figures: amount.into(),
     });
     Ok(Usage {
         store: subject.paths.root,
@@ -139,7 +146,7 @@ impl Usage {
 
     /// For people: a table, sizes in binary units.
     pub fn text(&self) -> String {
-        let mut rows = vec![["", "size", "bytes", "files", "directories"].map(String::from)];
+        let mut rows = vec![["", "size", "bytes", "files", "directories", "physical"].map(String::from)];
         let row = |name: String, figures: &Figures| {
             [
                 name,
@@ -147,6 +154,7 @@ impl Usage {
                 figures.bytes.to_string(),
                 figures.files.to_string(),
                 figures.dirs.to_string(),
+                format_bytes(figures.physical_bytes),
             ]
         };
         rows.extend(self.tenants.iter().map(|t| row(t.tenant.clone(), &t.figures)));
@@ -168,7 +176,12 @@ mod tests {
     use super::*;
 
     fn usage(exact: bool) -> Usage {
-        let figures = |bytes, files, dirs| Figures { bytes, files, dirs };
+        let figures = |bytes, files, dirs| Figures {
+            bytes,
+            physical_bytes: bytes + 24_576 * files,
+            files,
+            dirs,
+        };
         let tenant = |name: &str, figures| Tenant {
             tenant: name.into(),
             figures,
@@ -203,6 +216,7 @@ mod tests {
         assert_eq!(json["total"]["bytes"], 3_u64 << 30);
         assert_eq!(json["tenants"][0]["tenant"], "acme");
         assert_eq!(json["tenants"][0]["files"], 11);
+        assert_eq!(json["tenants"][1]["physical_bytes"], 24_576);
         assert_eq!(json["directory"], serde_json::Value::Null);
         assert_eq!(json["exact"], true);
         assert_eq!(json["as_of"], "2026-11-21T14:43:59Z");

@@ -184,7 +184,7 @@ pub fn of_existing(paths: &StorePaths, choice: KeyChoice) -> Result<KeyRing, Key
         }
         other => other?,
     };
-    let mut ring = key_ring::load(&paths.keyring())?;
+    let ring = key_ring::load(&paths.keyring())?;
     let mut origins = Vec::new();
     for key in given {
         note_unlocked(&key.bytes);
@@ -207,7 +207,13 @@ pub fn of_existing(paths: &StorePaths, choice: KeyChoice) -> Result<KeyRing, Key
     }
     for key in ring.list() {
         if !key.is_given && key.state != KeyState::Destroyed {
-            log::warn!("key {} was not given: recordings under it cannot be opened", key.id);
+            match key.tenant.filter(|_| key.state == KeyState::Active) {
+                Some(tenant) => log::warn!(
+                    "key {} was not given: recordings of tenant {tenant} under it cannot be opened, and new ones not be made",
+                    key.id
+                ),
+                None => log::warn!("key {} was not given: recordings under it cannot be opened", key.id),
+            }
         }
     }
     Ok(ring)
@@ -309,7 +315,7 @@ fn decode(content: &[u8], origin: &str, is_file: bool) -> Result<KekBytes, KeyEr
 ///
 /// Crash: before the rename there is at most a `.new` file under which nothing was sealed, and it
 /// is removed here; after it the key file is whole.
-pub(super) fn make(path: &Path) -> Result<KekBytes, KeyError> {
+pub fn make(path: &Path) -> Result<KekBytes, KeyError> {
     let mut key = KekBytes::zeroed().map_err(failed("get memory for", path))?;
     getrandom::fill(key.expose_mut()).map_err(|e| failed("get random bytes for", path)(io::Error::other(e)))?;
     let text = Zeroizing::new(line_of(key.expose()));

@@ -95,7 +95,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keyring");
         begin(&path, Kek::take(&mut [7; 32]), 1_700_000_000).unwrap();
-        let mut ring = load(&path).unwrap();
+        let ring = load(&path).unwrap();
         assert!(ring.admit(Kek::take(&mut [8; 32])).is_err());
         assert_eq!(ring.admit(Kek::take(&mut [7; 32])), Ok(1));
     }

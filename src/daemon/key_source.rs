@@ -29,7 +29,7 @@ pub const CREDENTIAL: &str = "tallyfs.key";
 
 /// Where keys are to be taken from.
 pub enum KeyChoice {
-    /// Files that were named.
+    /// Files that were named, and `FILE.N` of further keys beside the first.
     Files(Vec<PathBuf>),
     /// The credentials directory of a service, which holds [`CREDENTIAL`].
     Credentials(PathBuf),
@@ -75,32 +75,34 @@ pub fn take(paths: &StorePaths, choice: KeyChoice) -> Result<Vec<Given>, KeyErro
         }]),
         KeyChoice::Command(words) => of_command(&words, COMMAND_TIME_MAX),
         KeyChoice::Credentials(dir) => of_credentials(&dir),
-        KeyChoice::Files(files) => {
-            let mut all = Vec::new();
-            for path in files {
-                all.extend(of_file(&path, private_file::open)?);
-            }
-            Ok(all)
-        }
-        KeyChoice::Beside => beside(paths),
+        KeyChoice::Files(files) => of_files(paths, &files),
+        KeyChoice::Beside => of_files(paths, &[key_file::beside(&paths.root)]),
     }
 }
 
-/// `STORE.key`, and those files beside it that the ring has a living key for: what a crash of `keys add` left does not
-/// count. Without any, the error is that of the first.
-fn beside(paths: &StorePaths) -> Result<Vec<Given>, KeyError> {
-    let first = key_file::beside(&paths.root);
+/// The files, and those with a number behind the name of the first that the ring has a living key for: what a crash of
+/// `keys add` left does not count. Without any, the error is that of the first.
+fn of_files(paths: &StorePaths, files: &[PathBuf]) -> Result<Vec<Given>, KeyError> {
     let mut all = Vec::new();
     let mut missing = None;
-    match of_file(&first, private_file::open) {
-        Ok(given) => all.extend(given),
-        Err(e) if e.is_not_found() => missing = Some(e),
-        Err(e) => return Err(e),
+    for path in files {
+        match of_file(path, private_file::open) {
+            Ok(given) => all.extend(given),
+            Err(e) if e.is_not_found() && files.len() == 1 => missing = Some(e),
+            Err(e) => return Err(e),
+        }
     }
+    let Some(first) = files.first() else {
+        return Ok(all);
+    };
     if fs::exists(paths.keyring()).unwrap_or(true) {
         let ring = key_ring::load(&paths.keyring())?;
         for key in ring.list().iter().filter(|key| key.state != KeyState::Destroyed) {
-            match of_file(&key_file::numbered(&first, key.id), private_file::open) {
+            let path = key_file::numbered(first, key.id);
+            if files.contains(&path) {
+                continue;
+            }
+            match of_file(&path, private_file::open) {
                 Ok(given) => all.extend(given),
                 Err(e) if e.is_not_found() => {}
                 Err(e) => return Err(e),

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::DaemonError;
 use super::baseline::{place_row, sealed_row};
-use super::key_file::{self, KeyError};
+use super::key_file::{self, KekBytes, KeyError};
 use super::key_ring::{self, KeyRingError};
 use super::key_source::Given;
 use super::layout::{Store, StorePaths, sync_parent};
@@ -27,11 +27,10 @@ use crate::mend::trusted;
 use crate::private_file;
 use crate::sealed::SealedError;
 use crate::sealed::keyring::KeyRing;
-use crate::sealed::keys::{IDENTITY_BYTES, Identity, Kek, KeyMemory};
+use crate::sealed::keys::{Kek, KeyMemory};
 use crate::sealed::row_mac::{RowKey, SealedFields};
-use crate::sealed::{SLOT_COUNT, head_slot_offset};
 use crate::store::files::{Found, Range, walk};
-use crate::store::sealed_file::{SealedFile, WriteOptions};
+use crate::store::sealed_file::{SealedFile, WriteOptions, key_ids};
 
 /// Rows that are written at once.
 const ROWS_AT_ONCE: usize = 1000;
@@ -46,7 +45,7 @@ pub fn count(paths: &StorePaths) -> io::Result<BTreeMap<u32, u64>> {
     let mut unreadable = None;
     let visit = &mut |found: &Found<'_>| {
         if found.is_file() {
-            match found.open().and_then(|file| key_ids(&file)) {
+            match ids_of(found) {
                 Ok(ids) => ids.into_iter().for_each(|id| *counts.entry(id).or_default() += 1),
                 // Removed meanwhile.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -65,35 +64,54 @@ pub fn count(paths: &StorePaths) -> io::Result<BTreeMap<u32, u64>> {
     unreadable.or(failed).map_or(Ok(counts), Err)
 }
 
-/// The keys that the head slots of a file name.
-fn key_ids(file: &File) -> io::Result<BTreeSet<u32>> {
-    let mut ids = BTreeSet::new();
-    for slot in 0..SLOT_COUNT as u8 {
-        let mut identity = [0; IDENTITY_BYTES];
-        match file.read_exact_at(&mut identity, head_slot_offset(slot)) {
-            Ok(()) => ids.extend(Identity::parse(&identity).ok().map(|identity| identity.key_id())),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(ids)
+fn ids_of(found: &Found<'_>) -> io::Result<BTreeSet<u32>> {
+    key_ids(&found.open()?).map_err(io::Error::other)
 }
 
-/// Makes a new key in `path`, which seals new recordings from then on.
+/// Makes a new key in `path`, which seals new recordings from then on: those of a tenant, or of all who have none of their
+/// own.
 ///
 /// Crash: the key file is durable before the ring knows it. One that was left so is told as a file that exists.
 ///
 /// # Errors
 /// The key file or the ring; the old key stays current.
-pub fn add(store: &Store, ring: &mut KeyRing, path: &Path, now_s: u64) -> Result<u32, KeyError> {
-    let bytes = key_file::make(path)?;
-    let keyring = store.paths().keyring();
-    let added = ring.add(Kek::held_by(bytes), key_ring::new_salt(&keyring)?, now_s);
-    let id = added.map_err(|cause| KeyRingError::Damaged {
+pub fn add(paths: &StorePaths, ring: &KeyRing, path: &Path, tenant: Option<&str>, now_s: u64) -> Result<u32, KeyError> {
+    take_in(paths, ring, key_file::make(path)?, tenant, now_s)
+}
+
+/// Makes the key in an existing file the current one; otherwise as [`add`].
+///
+/// # Errors
+/// The key file or the ring; the old key stays current.
+pub fn adopt(
+    paths: &StorePaths,
+    ring: &KeyRing,
+    path: &Path,
+    tenant: Option<&str>,
+    now_s: u64,
+) -> Result<u32, KeyError> {
+    let mut keys = key_file::read_all(path, private_file::open)?;
+    match (keys.pop(), keys.is_empty()) {
+        (Some(bytes), true) => take_in(paths, ring, bytes, tenant, now_s),
+        _ => Err(KeyError::Several),
+    }
+}
+
+fn take_in(
+    paths: &StorePaths,
+    ring: &KeyRing,
+    bytes: KekBytes,
+    tenant: Option<&str>,
+    now_s: u64,
+) -> Result<u32, KeyError> {
+    let keyring = paths.keyring();
+    let added = ring.with_key(Kek::held_by(bytes), tenant, key_ring::new_salt(&keyring)?, now_s);
+    let (next, id) = added.map_err(|cause| KeyRingError::Damaged {
         path: keyring.clone(),
         cause,
     })?;
-    key_ring::save(&keyring, ring)?;
+    key_ring::save(&keyring, &next)?;
+    ring.replace(next);
     Ok(id)
 }
 
@@ -189,8 +207,8 @@ impl Pass<'_> {
             }
             None => None,
         };
-        let ids = found.open().and_then(|file| key_ids(&file)).map_err(|e| text(&e))?;
-        if ids.iter().any(|&id| id != self.ring.current_id()) {
+        let ids = ids_of(found).map_err(|e| text(&e))?;
+        if self.ring.is_outdated(&String::from_utf8_lossy(found.path), &ids) {
             known = self.rewrap(found, known)?;
             self.done.changed += 1;
         } else {
@@ -207,7 +225,11 @@ impl Pass<'_> {
 
     fn rewrap(&self, found: &Found<'_>, known: Option<SealedFields>) -> Result<Option<SealedFields>, String> {
         let file = Arc::new(found.open_for_repair().map_err(|e| e.to_string())?);
-        let loaded = SealedFile::load(file.clone(), self.ring.clone(), WriteOptions::default());
+        let options = WriteOptions {
+            key_line: self.ring.line_at(&String::from_utf8_lossy(found.path)),
+            ..WriteOptions::default()
+        };
+        let loaded = SealedFile::load(file.clone(), self.ring.clone(), options);
         let mut sealed = loaded.map_err(|e| e.to_string())?;
         let before = sealed.head_facts();
         if let (Some(known), Some(facts)) = (known, before)
@@ -270,14 +292,9 @@ impl Pass<'_> {
 /// # Errors
 /// The current key, an unknown id, the ring or a file.
 pub fn destroy(store: &Store, files: &[PathBuf], id: u32, who: &str, now_s: u64) -> Result<Vec<PathBuf>, DaemonError> {
-    let keyring = store.paths().keyring();
-    let mut ring = key_ring::load(&keyring).map_err(KeyError::from)?;
-    let ours: Vec<&PathBuf> = files.iter().filter(|path| holds_only(path, &ring, id)).collect();
-    ring.destroy(id, now_s).map_err(|cause| match cause {
-        SealedError::KeyRing(reason) => KeyError::Refused(reason),
-        other => KeyError::Refused(format!("{}: {other}", keyring.display())),
-    })?;
-    key_ring::save(&keyring, &ring).map_err(KeyError::from)?;
+    let ring = key_ring::load(&store.paths().keyring()).map_err(KeyError::from)?;
+    let ours = files_of(files, &ring, id);
+    forget(store.paths(), &ring, id, now_s)?;
     let (mut database, _) = Database::open(&store.paths().database(), now_s).map_err(DaemonError::Database)?;
     let row = AuditRow {
         at_s: now_s,
@@ -288,13 +305,41 @@ pub fn destroy(store: &Store, files: &[PathBuf], id: u32, who: &str, now_s: u64)
     };
     database.note_audit(&[row]).map_err(DaemonError::Database)?;
     for path in &ours {
-        wipe(path).map_err(|source| KeyError::Io {
-            path: (*path).clone(),
-            action: "overwrite and remove",
-            source,
-        })?;
+        wipe(path)?;
     }
     Ok(ours.into_iter().cloned().collect())
+}
+
+/// Notes in the ring that a key is gone.
+///
+/// # Errors
+/// The store's current key, an unknown id, the ring; the key stays.
+pub fn forget(paths: &StorePaths, ring: &KeyRing, id: u32, now_s: u64) -> Result<(), KeyError> {
+    let keyring = paths.keyring();
+    let next = ring.without_key(id, now_s).map_err(|cause| match cause {
+        SealedError::KeyRing(reason) => KeyError::Refused(reason),
+        other => KeyError::Refused(format!("{}: {other}", keyring.display())),
+    })?;
+    key_ring::save(&keyring, &next)?;
+    ring.replace(next);
+    Ok(())
+}
+
+/// Those of `files` that hold this key and nothing else.
+pub fn files_of<'a>(files: &'a [PathBuf], ring: &KeyRing, id: u32) -> Vec<&'a PathBuf> {
+    files.iter().filter(|path| holds_only(path, ring, id)).collect()
+}
+
+/// Overwrites and removes a key file.
+///
+/// # Errors
+/// The file is there.
+pub fn wipe(path: &Path) -> Result<(), KeyError> {
+    overwrite_and_remove(path).map_err(|source| KeyError::Io {
+        path: path.to_owned(),
+        action: "overwrite and remove",
+        source,
+    })
 }
 
 fn holds_only(path: &Path, ring: &KeyRing, id: u32) -> bool {
@@ -303,7 +348,7 @@ fn holds_only(path: &Path, ring: &KeyRing, id: u32) -> bool {
 }
 
 /// On a file system that writes elsewhere (copy on write, a flash disk) the old bytes may outlive this.
-fn wipe(path: &Path) -> io::Result<()> {
+fn overwrite_and_remove(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     let file = OpenOptions::new()
         .write(true)

@@ -22,8 +22,10 @@ pub mod mount_table;
 pub mod notify;
 pub mod open_store;
 pub mod options;
+mod physical;
 pub mod reload;
 pub mod repair;
+pub mod rotation;
 mod serve;
 pub mod signals;
 mod start_up;
@@ -78,6 +80,8 @@ pub struct Parts {
     pub store: Store,
     /// Its key ring, with the key in it.
     pub ring: KeyRing,
+    /// Where the next start looks for further keys; `None`: in no file.
+    pub key_file: Option<PathBuf>,
     /// The configuration.
     pub config: Config,
     /// The mount to be made, as late as possible.
@@ -156,6 +160,7 @@ fn prepare(mut request: MountRequest) -> Result<Parts, DaemonError> {
     let left = request.inheritance.take();
     let (mount_point, inheritance) = claim(&request, left, &store.paths().root)?;
     store.note_holder(Some(&mount_point))?;
+    let key_file = request.key.file_to_make(store.paths());
     let ring = key_file::obtain(&store, request.key, SystemClock::new().now().as_secs())?;
     if store.is_new() {
         store.finish_first_use()?;
@@ -170,6 +175,7 @@ fn prepare(mut request: MountRequest) -> Result<Parts, DaemonError> {
     Ok(Parts {
         store,
         ring,
+        key_file,
         config: request.config,
         mount_plan,
         is_kept: request.is_kept && request.notifier.is_heard(),

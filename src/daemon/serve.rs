@@ -21,11 +21,12 @@ use crate::daemon::baseline::Unhashed;
 use crate::daemon::mount::{MountError, MountGuard, Unmounted};
 use crate::daemon::notify::Notifier;
 use crate::daemon::open_store::{OpenStore, Opening, Quiet, Recovered, Trust, put_away};
+use crate::daemon::physical::PhysicalLook;
 use crate::daemon::reload::Reload;
 use crate::daemon::signals::{OnSignal, SignalThread, Stop};
 use crate::daemon::start_up::boot_id;
 use crate::daemon::succession::Succession;
-use crate::daemon::{DaemonError, Parts, interface, watchman};
+use crate::daemon::{DaemonError, Parts, interface, rotation, watchman};
 use crate::db::Writer;
 use crate::fs::FileSystem;
 use crate::fuse::{Invalidator, Session};
@@ -75,10 +76,12 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let later = Later {
         unhashed: Unhashed::new(&parts.store.paths().database()),
         unsaved: opened.take_unsaved(),
+        physical: PhysicalLook::new(parts.store.paths().database(), opened.books(), &clock),
     };
     let (books, board, administrators) = (opened.books().clone(), opened.board().clone(), opened.administrators());
     let (recovered, start) = (opened.recovered(), start_facts(began_at, opened.recovered()));
     let writer = opened.into_writer().map_err(DaemonError::Thread)?;
+    let keys = rotation::start(parts.store.paths(), &fs, &clock, parts.key_file)?;
     let courier = courier(&config, &parts.store.paths().root, &writer, &board, &clock);
     let services = Services {
         fs: fs.clone(),
@@ -87,6 +90,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         writer: Box::new(writer.watch()),
         requests: requests.clone(),
         start,
+        keys: Box::new(keys),
         clock,
         access: access(&config, administrators),
         board,
@@ -250,6 +254,7 @@ struct Later {
     unhashed: Unhashed,
     /// Directories whose files may have rows that are missing or old.
     unsaved: Vec<Ino>,
+    physical: PhysicalLook,
 }
 
 /// Reading moves access times, unless the mount says otherwise.
@@ -343,7 +348,7 @@ fn run(
                 fs.close_next(WRITE_BACK_PACE);
             }
         })?;
-        spawn(scope, "hasher", move || hash_contents(fs, &later))?;
+        spawn(scope, "hasher", move || hash_contents(fs, later))?;
         let served = match ended.recv() {
             Ok(Ended::Served(served)) => served
                 .map(|()| Outcome::PutAway(Quiet::Yes))
@@ -422,7 +427,7 @@ fn keep_house(fs: &FileSystem, house: House<'_>, invalidator: &Invalidator) {
 }
 
 /// Hashes what was sealed, and before that takes up what an earlier daemon left.
-fn hash_contents(fs: &FileSystem, later: &Later) {
+fn hash_contents(fs: &FileSystem, mut later: Later) {
     if let Err(e) = rustix::process::setpriority_process(None, HASHER_NICE) {
         log::debug!("the hasher keeps its priority: {e}");
     }
@@ -440,5 +445,6 @@ fn hash_contents(fs: &FileSystem, later: &Later) {
     while !fs.is_stopping() {
         later.unhashed.feed(fs);
         fs.hash_next(WRITE_BACK_PACE);
+        later.physical.look_if_due(fs);
     }
 }

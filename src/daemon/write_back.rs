@@ -70,6 +70,7 @@ impl WriteBack {
         let notes = self.fs.notes().take();
         let charges = self.fs.link_charges();
         let (links, removed_links) = self.fs.changed_links();
+        self.follow_key();
         let mut batch = Batch {
             removed_links,
             log_epoch: self.dirty.epoch() - 1,
@@ -96,6 +97,16 @@ impl WriteBack {
         self.collected(batch, rotated, flows, termed)
     }
 
+    /// Rows bear the code of the store's key of now.
+    fn follow_key(&mut self) {
+        if self.key.key_id() != self.fs.ring().current_id() {
+            match RowKey::current(self.fs.ring()) {
+                Ok(key) => self.key = key,
+                Err(e) => log::warn!("rows stay under key {}: {e}", self.key.key_id()),
+            }
+        }
+    }
+
     fn dirty_accounts(&self, inos: &[Ino], gone: &mut Vec<Ino>) -> Vec<Arc<Account>> {
         let mut found = Vec::with_capacity(inos.len());
         for &ino in inos {
@@ -107,7 +118,8 @@ impl WriteBack {
         found
     }
 
-    /// Rows of the day for the mount, every tenant above the accounts, and those below whom something was done.
+    /// Rows of the day for the mount, every tenant above the accounts, those below whom something was done,
+    /// and those whose physical bytes are known anew.
     fn days(&mut self, accounts: &[Arc<Account>], batch: &mut Batch) -> Vec<(Arc<Account>, FlowCounts)> {
         let (date, month) = (self.day.day_key(), self.day.month_key());
         self.day = today(&*self.clock);
@@ -124,8 +136,12 @@ impl WriteBack {
         }
         let used = self.fs.ledger().watched().into_iter();
         payers.extend(
-            used.filter(|account| account.is_tenant() && !account.pending_operations().is_zero())
-                .map(|account| (account.ino(), account)),
+            used.filter(|account| {
+                let is_looked_at =
+                    !account.pending_operations().is_zero() || self.books.physical.is_unsaved(account.ino());
+                account.is_tenant() && is_looked_at
+            })
+            .map(|account| (account.ino(), account)),
         );
         let mut flows = Vec::new();
         for (_, payer) in payers {
@@ -144,6 +160,7 @@ impl WriteBack {
                 tenant,
                 total_files: total.files,
                 total_size_bytes: total.bytes,
+                physical_bytes: self.books.physical.take(payer.ino()),
                 recordings_added: flow.files_added,
                 recordings_deleted: flow.files_deleted,
                 bytes_added: flow.bytes_added,
@@ -199,13 +216,18 @@ impl WriteBack {
         let over = rotated.as_ref().map_or(self.dirty.epoch() - 1, |rotated| rotated.epoch);
         let dirty = self.dirty.clone();
         let (fs, saved, failed_dirty) = (self.fs.clone(), self.fs.clone(), self.dirty.clone());
-        let books = self.books.clone();
+        let (books, books_of_failed) = (self.books.clone(), self.books.clone());
+        let has_files =
+            !(batch.sealed.is_empty() && batch.unsealed.is_empty() && batch.gone.is_empty() && batch.places.is_empty());
         let bell = (!batch.outbox.is_empty()).then(|| self.board.clone());
         Collected {
             batch,
             on_committed: Box::new(move || {
                 saved.notes().saved();
                 dirty.retire(over);
+                if has_files {
+                    books.physical.outdate();
+                }
                 if let Some(board) = bell {
                     board.ring();
                 }
@@ -219,8 +241,9 @@ impl WriteBack {
                 for (payer, flow) in flows {
                     payer.give_back_flow(flow);
                 }
-                books.external.not_saved(&batch.external);
-                books.put_back(batch.audit);
+                books_of_failed.external.not_saved(&batch.external);
+                books_of_failed.physical.not_saved();
+                books_of_failed.put_back(batch.audit);
                 for (account, noted) in termed {
                     account.terms_not_saved(noted);
                 }

@@ -128,6 +128,21 @@ pub(super) fn unhashed(db: &Connection, after: Ino, count: u32) -> rusqlite::Res
     .collect()
 }
 
+/// Places of files of which something bears the code of another key, in the order of inode numbers.
+pub(super) fn under_other_keys(
+    db: &Connection,
+    key_id: u32,
+    after: Ino,
+    count: u32,
+) -> rusqlite::Result<Vec<PlaceRow>> {
+    db.prepare_cached(
+        "SELECT place.ino, parent, name, place.key_id, place.mac FROM place LEFT JOIN sealed ON sealed.ino = place.ino
+         WHERE place.ino > ?1 AND (place.key_id <> ?2 OR sealed.key_id <> ?2) ORDER BY place.ino LIMIT ?3",
+    )?
+    .query_map(params![after.0.cast_signed(), key_id, count], place_row)?
+    .collect()
+}
+
 fn sealed_row(row: &Row<'_>) -> rusqlite::Result<SealedRow> {
     Ok(SealedRow {
         ino: Ino(number(row, 0)?),

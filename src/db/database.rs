@@ -401,8 +401,8 @@ fn put_day(db: &Connection, day: &DayDelta, at_s: u64) -> rusqlite::Result<()> {
     let mut upsert = db.prepare_cached(
         "INSERT INTO storage_usage_log
              (date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
-              bytes_added, bytes_deleted, created_at, updated_at, denied, peak_files, peak_size_bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?3, ?4)
+              bytes_added, bytes_deleted, created_at, updated_at, denied, peak_files, peak_size_bytes, physical_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?3, ?4, ?11)
          ON CONFLICT (date, tenant) DO UPDATE SET
              total_files        = excluded.total_files,
              total_size_bytes   = excluded.total_size_bytes,
@@ -413,7 +413,8 @@ fn put_day(db: &Connection, day: &DayDelta, at_s: u64) -> rusqlite::Result<()> {
              updated_at         = excluded.updated_at,
              denied             = denied + excluded.denied,
              peak_files         = max(peak_files, excluded.peak_files),
-             peak_size_bytes    = max(peak_size_bytes, excluded.peak_size_bytes)",
+             peak_size_bytes    = max(peak_size_bytes, excluded.peak_size_bytes),
+             physical_bytes     = coalesce(excluded.physical_bytes, physical_bytes)",
     )?;
     upsert
         .execute(params![
@@ -427,6 +428,7 @@ fn put_day(db: &Connection, day: &DayDelta, at_s: u64) -> rusqlite::Result<()> {
             day.bytes_deleted.cast_signed(),
             at_s.cast_signed(),
             day.denied.cast_signed(),
+            day.physical_bytes.map(u64::cast_signed),
         ])
         .map(|_| ())
 }

@@ -1,6 +1,8 @@
 //! Reading rows, the same for the daemon and for a reader beside it. Numbers that SQLite can only
 //! hold as signed are stored with the same bits.
 
+use std::collections::HashMap;
+
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -56,7 +58,8 @@ pub(super) fn links(db: &Connection) -> rusqlite::Result<Vec<LinkRow>> {
 pub(super) fn days(db: &Connection, tenant: &str, count: u32) -> rusqlite::Result<Vec<DayRow>> {
     db.prepare(
         "SELECT date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
-                bytes_added, bytes_deleted, created_at, updated_at, denied, peak_files, peak_size_bytes
+                bytes_added, bytes_deleted, created_at, updated_at, denied, peak_files, peak_size_bytes,
+                physical_bytes
          FROM storage_usage_log WHERE tenant = ?1 ORDER BY date DESC LIMIT ?2",
     )?
     .query_map((tenant, count), |row| {
@@ -74,9 +77,35 @@ pub(super) fn days(db: &Connection, tenant: &str, count: u32) -> rusqlite::Resul
             denied: number(row, 10)?,
             peak_files: number(row, 11)?,
             peak_size_bytes: number(row, 12)?,
+            physical_bytes: row.get::<_, Option<i64>>(13)?.map(i64::cast_unsigned),
         })
     })?
     .collect()
+}
+
+/// The directories, with the backing bytes of the sealed files in each in place of what they say, as of one commit.
+/// A file with several names is in the directory where it was left last.
+pub(super) fn physical_dirs(db: &Connection) -> rusqlite::Result<Vec<DirRow>> {
+    let transaction = db.unchecked_transaction()?;
+    let sizes: HashMap<Ino, Meters> = transaction
+        .prepare(
+            "SELECT place.parent, sum(sealed.sealed_size), count(*)
+             FROM sealed JOIN place ON place.ino = sealed.ino GROUP BY place.parent",
+        )?
+        .query_map([], |row| {
+            let own = Meters {
+                bytes: number(row, 1)?,
+                files: number(row, 2)?,
+                dirs: 0,
+            };
+            Ok((Ino(number(row, 0)?), own))
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut found = dirs(&transaction)?;
+    for row in &mut found {
+        row.own = sizes.get(&row.ino).copied().unwrap_or_default();
+    }
+    Ok(found)
 }
 
 /// Missing keys read as what is safe: not clean, no boot, epoch zero.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::{self, BUSY_TIMEOUT};
-use super::rows::{DayRow, LastRun, OutboxRow, OutboxState, PlaceRow, SealedRow, Snapshot};
+use super::rows::{DayRow, DirRow, LastRun, OutboxRow, OutboxState, PlaceRow, SealedRow, Snapshot};
 use super::{Error, baseline, load, operations, outbox};
 use crate::id::Ino;
 use crate::quota::OperationCounts;
@@ -67,6 +67,11 @@ impl Reader {
         self.read(load::snapshot)
     }
 
+    /// The directories, with the backing bytes of the sealed files in each in place of their plaintext; see [`super::Totals`].
+    pub fn physical_dirs(&self) -> Result<Vec<DirRow>, Error> {
+        self.read(load::physical_dirs)
+    }
+
     /// The newest `count` days of one tenant, newest first; `""` is the whole mount.
     pub fn days(&self, tenant: &str, count: u32) -> Result<Vec<DayRow>, Error> {
         self.read(|db| load::days(db, tenant, count))
@@ -115,6 +120,11 @@ impl Reader {
     /// Places of at most `count` files without a hash, behind the inode number `after`.
     pub fn unhashed(&self, after: Ino, count: u32) -> Result<Vec<PlaceRow>, Error> {
         self.read(|db| baseline::unhashed(db, after, count))
+    }
+
+    /// Places of at most `count` files of which something is under another key than `key_id`, behind the inode number `after`.
+    pub fn under_other_keys(&self, key_id: u32, after: Ino, count: u32) -> Result<Vec<PlaceRow>, Error> {
+        self.read(|db| baseline::under_other_keys(db, key_id, after, count))
     }
 
     /// From here on no statement waits for another program's lock: it fails at once.

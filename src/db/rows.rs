@@ -129,6 +129,8 @@ pub struct DayDelta {
     /// Figures of now, not differences.
     pub total_files: u64,
     pub total_size_bytes: u64,
+    /// What the sealed files take in the store, as far as it is known by now.
+    pub physical_bytes: Option<u64>,
     /// Differences, added to what the row holds.
     pub recordings_added: u64,
     pub recordings_deleted: u64,
@@ -164,6 +166,8 @@ pub struct DayRow {
     /// The most that a write-back of the day found.
     pub peak_files: u64,
     pub peak_size_bytes: u64,
+    /// What the sealed files took in the store; `None`: nobody had looked yet.
+    pub physical_bytes: Option<u64>,
     pub created_at_s: u64,
     pub updated_at_s: u64,
 }

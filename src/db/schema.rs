@@ -155,6 +155,10 @@ ALTER TABLE terms ADD COLUMN files_over_told INTEGER;
 ALTER TABLE terms ADD COLUMN refused TEXT NOT NULL DEFAULT '';
 UPDATE terms SET bytes_over_told = bytes_over_since, files_over_told = files_over_since;
 ",
+    // What the recordings take in the store, beside what they say.
+    "
+ALTER TABLE storage_usage_log ADD COLUMN physical_bytes INTEGER;
+",
 ];
 
 /// Selects that fail when a table or a column is missing.
@@ -163,7 +167,7 @@ const PROBES: &[&str] = &[
     "SELECT ino, generation, parent, name, own_bytes, own_files, own_dirs, limits FROM directory LIMIT 0",
     "SELECT ino, parent, names, bytes FROM link LIMIT 0",
     "SELECT date, tenant, total_files, total_size_bytes, recordings_added, recordings_deleted,
-            bytes_added, bytes_deleted, created_at, updated_at, denied, peak_files, peak_size_bytes
+            bytes_added, bytes_deleted, created_at, updated_at, denied, peak_files, peak_size_bytes, physical_bytes
      FROM storage_usage_log LIMIT 0",
     "SELECT ino, file_id, generation, content_sha256, sealed_size, sealed_at, key_id, mac FROM sealed LIMIT 0",
     "SELECT ino, parent, name, key_id, mac FROM place LIMIT 0",
@@ -179,9 +183,9 @@ const PROBES: &[&str] = &[
 ];
 
 /// The newest schema that this program knows.
-pub(super) const LATEST: i64 = 7;
+pub(super) const LATEST: i64 = 8;
 
-const _: () = assert!(MIGRATIONS.len() == 7 && LATEST == 7);
+const _: () = assert!(MIGRATIONS.len() == 8 && LATEST == 8);
 
 /// State of a file as its schema shows it.
 #[derive(PartialEq, Eq, Debug)]

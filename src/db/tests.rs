@@ -132,6 +132,7 @@ fn days_add_differences_and_keep_totals() {
         recordings_deleted: 1,
         bytes_added: 20,
         bytes_deleted: 10,
+        physical_bytes: (total == 8).then_some(24_576),
     };
     let mut write = |at_s, days| {
         let batch = Batch {
@@ -157,6 +158,8 @@ fn days_add_differences_and_keep_totals() {
         denied: 4,
         peak_files: 8,
         peak_size_bytes: 80,
+        // The second had not looked.
+        physical_bytes: Some(24_576),
         created_at_s: 100,
         updated_at_s: 200,
     };

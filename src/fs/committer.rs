@@ -118,8 +118,18 @@ impl Committer {
     }
 }
 
+/// What came of beginning to write new heads.
+pub(super) enum Begun {
+    /// On its way.
+    Job(Job),
+    /// Somebody writes it or is busy with it.
+    Busy,
+    /// It stays as it is.
+    Failed(String),
+}
+
 /// One file on its way through a batch.
-struct Job {
+pub(super) struct Job {
     node: Arc<Node>,
     backing: Arc<File>,
     ticket: SyncTicket,
@@ -205,7 +215,7 @@ impl FileSystem {
         self.carry_out(jobs, status);
     }
 
-    fn carry_out(&self, mut jobs: Vec<Job>, status: &mut CommitStatus) {
+    pub(super) fn carry_out(&self, mut jobs: Vec<Job>, status: &mut CommitStatus) {
         while !jobs.is_empty() {
             let synced = sync_jobs(&jobs);
             jobs = jobs
@@ -247,6 +257,44 @@ impl FileSystem {
         }
         state.put_away_if_idle();
         None
+    }
+
+    /// The heads of a file that nobody writes are to name the keys of now.
+    pub(super) fn begin_rewrap(&self, node: &Arc<Node>) -> Begun {
+        let turn = node.file.sync_turn.try_lock_arc();
+        let state = node.file.state.try_lock_for(BUSY_PATIENCE);
+        let (Some(turn), Some(mut state)) = (turn, state) else {
+            return Begun::Busy;
+        };
+        if node.is_unlinked() || state.writers > 0 || state.listed {
+            return Begun::Busy;
+        }
+        if state.sealed.is_none()
+            && let Err(e) = self.load(node, &mut state, false)
+        {
+            return Begun::Failed(e.to_string());
+        }
+        let Some(sealed) = state.sealed.as_mut() else {
+            return Begun::Busy;
+        };
+        let (backing, begun) = (sealed.backing().clone(), sealed.begin_rewrap());
+        match begun {
+            Ok(Some((step, ticket))) => {
+                state.in_job = true;
+                Begun::Job(Job {
+                    node: node.clone(),
+                    backing,
+                    ticket,
+                    step: Some(step),
+                    _turn: turn,
+                })
+            }
+            Ok(None) => Begun::Busy,
+            Err(e) => {
+                state.put_away_if_idle();
+                Begun::Failed(e.to_string())
+            }
+        }
     }
 
     /// `None` when there is nothing to do now.

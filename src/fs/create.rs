@@ -234,7 +234,7 @@ impl FileSystem {
     /// Gives a file one more name.
     ///
     /// # Errors
-    /// EXDEV when the new place has other limited accounts above it; EEXIST.
+    /// EXDEV when the new place has other limited accounts above it, or is with another tenant's keys; EEXIST.
     pub fn link(&self, number: u64, parent: u64, name: &OsStr) -> FsResult<Entry> {
         let node = self.node(number)?;
         if node.is_directory() {
@@ -246,7 +246,8 @@ impl FileSystem {
         keep_figure(&account, &name)?;
         let state = node.file.state.lock();
         let home = node.home();
-        if !self.ledger.same_limited_chain(&home, &account) {
+        let is_separate = || self.ring.line_at(&home.display_path()) != self.ring.line_at(&account.display_path());
+        if !self.ledger.same_limited_chain(&home, &account) || (self.ring.has_tenants() && is_separate()) {
             return Err(Errno::EXDEV);
         }
         let operation = self.dirty.enter();

@@ -15,10 +15,11 @@ use crate::fs::node::{FileState, Node};
 use crate::fs::{Caller, FileSystem};
 use crate::id::Fh;
 use crate::quota::{Booking, OperationKind, WriteAsk};
+use crate::sealed::keyring::KeyLine;
 use crate::sealed::length::{SizeOnDisk, classify};
 use crate::store::backing::Backing;
 use crate::store::error::StoreError;
-use crate::store::sealed_file::SealedFile;
+use crate::store::sealed_file::{SealedFile, WriteOptions};
 use crate::store::tree::{set_mode, stat_fd};
 use crate::units::Meters;
 
@@ -132,7 +133,7 @@ impl FileSystem {
         let mut state = node.file.state.lock();
         state.booking = booking;
         if state.sealed.is_none() {
-            let empty = SealedFile::new_empty(Arc::new(file), self.ring.clone(), self.write_options);
+            let empty = SealedFile::new_empty(Arc::new(file), self.ring.clone(), self.write_options(node));
             state.sealed = Some(Box::new(empty));
         }
         self.admit(node, &mut state, how)
@@ -148,6 +149,19 @@ impl FileSystem {
         told_to_kernel(fh, state)
     }
 
+    /// A file gets the key of the tenant that it lies with.
+    fn write_options(&self, node: &Node) -> WriteOptions {
+        let key_line = if self.ring.has_tenants() {
+            self.ring.line_at(&node.home().display_path())
+        } else {
+            KeyLine::default()
+        };
+        WriteOptions {
+            strict_overwrite: self.strict_overwrite,
+            key_line,
+        }
+    }
+
     /// Brings the sealed file of a node to memory.
     pub(super) fn load(&self, node: &Arc<Node>, state: &mut FileState, for_writing: bool) -> Result<(), StoreError> {
         let file = match node.open_quietly(&self.tree, OFlags::RDWR) {
@@ -160,12 +174,12 @@ impl FileSystem {
         let file = Arc::new(file);
         let size = file.size()?;
         if size == 0 && std::mem::take(&mut state.known_empty) {
-            let empty = SealedFile::new_empty(file, self.ring.clone(), self.write_options);
+            let empty = SealedFile::new_empty(file, self.ring.clone(), self.write_options(node));
             self.tree.end_quiet(empty.backing())?;
             state.sealed = Some(Box::new(empty));
             return Ok(());
         }
-        let sealed = SealedFile::load(file, self.ring.clone(), self.write_options)?;
+        let sealed = SealedFile::load(file, self.ring.clone(), self.write_options(node))?;
         self.refuse_old_copy(node, &sealed)?;
         self.tree.end_quiet(sealed.backing())?;
         if let SizeOnDisk::Clean(told) = classify(size) {

@@ -40,6 +40,7 @@ mod refusals;
 mod remove;
 mod rename;
 mod resize;
+mod rotation;
 mod setattr;
 mod setup;
 mod statfs;
@@ -60,7 +61,6 @@ use crate::id::Ino;
 use crate::quota::{Account, Ledger};
 use crate::sealed::keyring::KeyRing;
 use crate::store::dirty_log::{DirtyLog, Operation};
-use crate::store::sealed_file::WriteOptions;
 use crate::store::tree::Tree;
 
 pub use acl::NewMode;
@@ -81,6 +81,7 @@ pub use links::{LinkCharge, MultiLink};
 pub use node::{Node, ROOT_NODE};
 pub use rename::RenameKind;
 pub use resize::Seek;
+pub use rotation::{RotationProgress, RotationState};
 pub use setattr::{NewTime, SetAttr};
 pub use statfs::Space;
 pub use take_over::{Estate, TakenOver};
@@ -162,12 +163,14 @@ pub struct FileSystem {
     daemon: Caller,
     administrators: Option<u32>,
     estate: Option<Estate>,
-    write_options: WriteOptions,
+    /// Copy a page aside and sync before it is overwritten in place.
+    strict_overwrite: bool,
     refusals: refusals::Refusals,
     failures: Failures,
     committer: committer::Committer,
     notes: baseline::Notes,
     hashing: hashing::Hashing,
+    rotation: rotation::Rotation,
     known_heads: Arc<dyn KnownHeads>,
     past_operations: Arc<dyn PastOperations>,
     open_figures: figures::OpenFigures,

@@ -1,4 +1,5 @@
-//! Rename in all its forms: atomic, never EXDEV, and the accounts that the two places do not share
+//! Rename in all its forms: atomic, EXDEV only between tenants with keys of their own (a recording stays under the keys of whom it
+//! belongs to; `mv` copies it then), and the accounts that the two places do not share
 //! are charged and credited in the same step.
 //!
 //! A kill between the backing rename and the commit of the transfer costs nothing: both parents were
@@ -37,6 +38,17 @@ struct Side<'a> {
     dir: &'a Arc<Node>,
     account: Arc<Account>,
     name: &'a CStr,
+}
+
+impl Side<'_> {
+    /// Below the mount, as text.
+    fn path(&self) -> String {
+        let name = String::from_utf8_lossy(self.name.to_bytes());
+        match self.account.display_path() {
+            root if root.is_empty() => name.into_owned(),
+            path => format!("{path}/{name}"),
+        }
+    }
 }
 
 /// What a name was before the rename.
@@ -83,6 +95,9 @@ impl FileSystem {
         let target = self.was(&to)?;
         if target.is_none() {
             keep_figure(&to.account, to.name).map_err(|_| Errno::EPERM)?;
+        }
+        if self.ring.has_tenants() && self.ring.separates(&from.path(), &to.path()) {
+            return Err(Errno::EXDEV);
         }
         let operation = self.dirty.enter();
         self.mark_side(&operation, &from, &source);

@@ -16,7 +16,7 @@ use crate::fs::{
     FileSystem, MultiLink, Parts, baseline, committer, date_dirs, failures, figures, handles, hashing, links, refusals,
 };
 use crate::id::Ino;
-use crate::store::sealed_file::{SealedFile, WriteOptions};
+use crate::store::sealed_file::SealedFile;
 use crate::store::tree::{Anchor, stat_fd};
 use crate::units::Meters;
 
@@ -47,9 +47,7 @@ impl FileSystem {
             links,
             dirty: parts.dirty,
             ring: parts.ring,
-            write_options: WriteOptions {
-                strict_overwrite: parts.config.durability.strict_overwrite,
-            },
+            strict_overwrite: parts.config.durability.strict_overwrite,
             config: RwLock::new(parts.config),
             clock: parts.clock,
             daemon: parts.daemon,
@@ -60,6 +58,7 @@ impl FileSystem {
             committer: committer::Committer::new(parts.unsealed_files_max),
             notes: baseline::Notes::default(),
             hashing: hashing::Hashing::default(),
+            rotation: crate::fs::rotation::Rotation::default(),
             known_heads: parts.known_heads,
             past_operations: parts.past_operations,
             open_figures: figures::OpenFigures::default(),
@@ -96,7 +95,7 @@ impl FileSystem {
     }
 
     /// The inode behind a name in a directory that is known.
-    fn pin_at(&self, parent: Ino, name: &[u8]) -> FsResult<Pin> {
+    pub(super) fn pin_at(&self, parent: Ino, name: &[u8]) -> FsResult<Pin> {
         let account = self.account_by_ino(parent)?;
         let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
         let dir = self.tree.open_path(&account.path())?;
@@ -172,7 +171,7 @@ impl FileSystem {
     }
 
     /// What lies directly in a directory; nothing when it cannot be read.
-    fn names_in(&self, directory: Ino) -> Vec<Vec<u8>> {
+    pub(super) fn names_in(&self, directory: Ino) -> Vec<Vec<u8>> {
         let Ok(account) = self.account_by_ino(directory) else {
             return Vec::new();
         };

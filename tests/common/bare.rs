@@ -128,7 +128,7 @@ impl Bare {
     /// The keys of the store.
     #[track_caller]
     pub fn ring(&self) -> KeyRing {
-        let mut ring = key_ring::load(&self.paths().keyring()).expect("the key ring");
+        let ring = key_ring::load(&self.paths().keyring()).expect("the key ring");
         ring.admit(Kek::take(&mut { KEY })).expect("the key of the store");
         ring
     }

@@ -686,6 +686,7 @@ impl History {
 fn write_options(options: Options) -> WriteOptions {
     WriteOptions {
         strict_overwrite: options.strict,
+        ..WriteOptions::default()
     }
 }
 

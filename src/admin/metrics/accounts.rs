@@ -22,6 +22,7 @@ const LIMIT: Figure = |state| state.limit;
 /// An account that is told.
 struct Told {
     path: Arc<str>,
+    physical_bytes: Option<u64>,
     states: Vec<(Meter, MeterState)>,
 }
 
@@ -33,7 +34,11 @@ pub fn put(services: &Services, registry: &mut Registry) {
     let now_s = ledger.now_s();
     let fullest = fullest(watched, ACCOUNTS_MAX, now_s);
     let omitted_count = all_count - fullest.len();
-    let told: Vec<Told> = fullest.iter().map(|account| look_at(account, now_s)).collect();
+    let physical = &services.books.physical;
+    let told: Vec<Told> = fullest
+        .iter()
+        .map(|account| look_at(account, physical.of(account.ino()), now_s))
+        .collect();
     put_now(&told, registry);
     put_periods(&told, registry);
     registry.register_with_unit(
@@ -69,6 +74,16 @@ fn put_now(told: &[Told], registry: &mut Registry) {
         "Plaintext below a directory",
         Unit::Bytes,
         each(Meter::Bytes, USED),
+    );
+    let physical = told.iter().filter_map(|told| {
+        let labels: Labels = vec![("path", told.path.clone())];
+        Some((labels, told.physical_bytes?))
+    });
+    registry.register_with_unit(
+        "account_physical",
+        "What the sealed files of the mount or a tenant take in the store, looked up now and then",
+        Unit::Bytes,
+        Gauges(physical.collect()),
     );
     registry.register_with_unit(
         "account_limit",
@@ -145,10 +160,11 @@ fn gather<V>(told: &[Told], figure: impl Fn(&Arc<str>, Meter, &MeterState) -> Op
     told.iter().flat_map(of_one).collect()
 }
 
-fn look_at(account: &Account, now_s: i64) -> Told {
+fn look_at(account: &Account, physical_bytes: Option<u64>, now_s: i64) -> Told {
     let states = Meter::ALL.into_iter();
     Told {
         path: path_of(account).into(),
+        physical_bytes,
         states: states
             .filter_map(|meter| Some((meter, account.state_of(meter, now_s)?)))
             .collect(),

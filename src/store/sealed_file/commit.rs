@@ -206,6 +206,10 @@ impl<B: Backing> SealedFile<B> {
 
     /// Brings a file to the point where its body page of the tail block may be written.
     fn prepare_sealing(&mut self) -> Result<(), StoreError> {
+        if let Err(e) = self.rewrap_key() {
+            // It is sealed all the same, under the key that it has.
+            log::debug!("a recording stays under its key: {e}");
+        }
         self.load_tail()?;
         let backing = self.backing.clone();
         self.settle_marks()?;

@@ -44,8 +44,8 @@ impl<B: Backing> SealedFile<B> {
         }
     }
 
-    /// Wraps the keys of a sealed file under the current KEK and writes its heads anew, while the caller keeps the
-    /// lock. False: the file is not sealed, and nothing was done.
+    /// Wraps the keys of a sealed file under the current KEK, as the first step of new heads; see [`SealedFile::begin_heads`].
+    /// `None`: the file is not sealed, and sealing does the same.
     ///
     /// Crash: the states of [`SealedFile::begin_heads`]; heads under the old and the new KEK lie side by side and
     /// tell the same content, so the file opens as long as both KEKs are given. Done again, none is left under the
@@ -53,24 +53,41 @@ impl<B: Backing> SealedFile<B> {
     ///
     /// # Errors
     /// A KEK that was not given; errors of the disk. The file opens as before.
-    pub fn rewrap(&mut self) -> Result<bool, StoreError> {
-        if !self.is_clean() {
-            return Ok(false);
+    pub fn begin_rewrap(&mut self) -> Result<Option<(SealStep, SyncTicket)>, StoreError> {
+        if !self.is_clean() || self.content.is_none() {
+            return Ok(None);
         }
-        let ring = self.ring.clone();
+        self.rewrap_key()?;
+        self.begin_heads(None)
+    }
+
+    /// All of it while the caller keeps the lock. False: the file is not sealed, and nothing was done.
+    ///
+    /// # Errors
+    /// As [`SealedFile::begin_rewrap`].
+    pub fn rewrap(&mut self) -> Result<bool, StoreError> {
+        let begun = self.begin_rewrap()?;
+        let is_sealed = begun.is_some();
+        self.write_heads(begun)?;
+        Ok(is_sealed)
+    }
+
+    /// Has the heads that are written from now on name the KEK of now.
+    pub(super) fn rewrap_key(&mut self) -> Result<(), StoreError> {
+        let (ring, line) = (self.ring.clone(), self.options.key_line);
         let Some(content) = self.content.as_mut() else {
-            return Ok(false);
+            return Ok(());
         };
-        let (old_id, new_id) = (content.key.identity().key_id(), ring.current_id());
+        let old_id = content.key.identity().key_id();
+        let new_id = ring.current_in(line);
         if old_id != new_id {
             let nonce = random()?;
             let rewrapped = ring
                 .kek(old_id)
-                .and_then(|old| content.key.rewrapped(old, ring.kek(new_id)?, new_id, &nonce));
+                .and_then(|old| content.key.rewrapped(&old, &*ring.kek(new_id)?, new_id, &nonce));
             content.key = Arc::new(rewrapped.map_err(sealed_error(PageName::Head))?);
         }
-        self.renew_heads()?;
-        Ok(true)
+        Ok(())
     }
 
     /// All of it while the caller keeps the lock.
@@ -78,7 +95,12 @@ impl<B: Backing> SealedFile<B> {
     /// # Errors
     /// Errors of the disk; the file opens as before.
     pub fn renew_heads(&mut self) -> Result<(), StoreError> {
-        let Some((mut step, ticket)) = self.begin_heads(None)? else {
+        let begun = self.begin_heads(None)?;
+        self.write_heads(begun)
+    }
+
+    fn write_heads(&mut self, begun: Option<(SealStep, SyncTicket)>) -> Result<(), StoreError> {
+        let Some((mut step, ticket)) = begun else {
             return Ok(());
         };
         let mut ticket = Some(ticket);

@@ -1,11 +1,12 @@
 //! Looking at a file without using it: what its head says, whether each of its pages opens. For those
 //! who look for damage and for those who save what is left; nothing here writes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::sealed::head::Generation;
 use crate::sealed::keyring::KeyRing;
-use crate::sealed::keys::Identity;
+use crate::sealed::keys::{IDENTITY_BYTES, Identity};
 use crate::sealed::length::sealed_size;
 use crate::sealed::page::open_body;
 use crate::sealed::{
@@ -185,4 +186,18 @@ pub fn looks_sealed<B: Backing>(backing: &B) -> Result<bool, StoreError> {
         }
     }
     Ok(false)
+}
+
+/// The KEKs that the heads of a file name, as their clear part tells.
+///
+/// # Errors
+/// Errors of the disk.
+pub fn key_ids<B: Backing>(backing: &B) -> Result<BTreeSet<u32>, StoreError> {
+    let mut ids = BTreeSet::new();
+    for slot in 0..SLOT_COUNT as u8 {
+        let mut identity = [0; IDENTITY_BYTES];
+        read_full(backing, &mut identity, head_slot_offset(slot))?;
+        ids.extend(Identity::parse(&identity).ok().map(|identity| identity.key_id()));
+    }
+    Ok(ids)
 }

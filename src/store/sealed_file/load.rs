@@ -268,7 +268,7 @@ pub(super) type Opened = (Arc<FileKey<Cipher>>, HeadRecord, Box<[u8; HEAD_PLAIN_
 
 pub(super) fn open_one(ring: &KeyRing, page: &mut Page) -> Result<Opened, SealedError> {
     let identity = Identity::parse(&page[..])?;
-    let key = FileKey::unwrap_identity(identity, ring.kek(identity.key_id())?)?;
+    let key = FileKey::unwrap_identity(identity, &*ring.kek(identity.key_id())?)?;
     let mut block0 = Box::new([0; HEAD_PLAIN_BYTES]);
     let record = open_head(&key, page, &mut block0)?;
     Ok((Arc::new(key), record, block0))

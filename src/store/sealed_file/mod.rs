@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use crate::sealed::aead::Cipher;
 use crate::sealed::head::{Floor, Generation, HeadRecord};
-use crate::sealed::keyring::KeyRing;
+use crate::sealed::keyring::{KeyLine, KeyRing};
 use crate::sealed::keys::FileKey;
 use crate::sealed::length::{self, End};
 use crate::sealed::nonce::NonceSource;
@@ -37,7 +37,7 @@ use crate::store::error::StoreError;
 
 use again::{SinceSync, SyncFailure};
 pub use commit::{SealStep, SyncTicket};
-pub use inspect::{HeadFacts, Stretch, damaged_head_slots, looks_sealed};
+pub use inspect::{HeadFacts, Stretch, damaged_head_slots, key_ids, looks_sealed};
 use overwrite::FetchAround;
 pub use read::ReadPlan;
 use slots::Slots;
@@ -50,6 +50,8 @@ pub const AHEAD_BYTES: u64 = 1 << 20;
 pub struct WriteOptions {
     /// Copy a page aside and sync before it is overwritten in place.
     pub strict_overwrite: bool,
+    /// Whose key a file gets with its first byte, and has from its next sealing on.
+    pub key_line: KeyLine,
 }
 
 /// What the newest head page on disk says.

@@ -179,9 +179,9 @@ impl<B: Backing> SealedFile<B> {
             dek: random()?.into(),
             wrap_nonce: random()?,
         };
-        let key_id = self.ring.current_id();
+        let key_id = self.ring.current_in(self.options.key_line);
         let kek = self.ring.kek(key_id).map_err(sealed_error(PageName::Head))?;
-        let key = FileKey::create(kek, key_id, &random).map_err(sealed_error(PageName::Head))?;
+        let key = FileKey::create(&kek, key_id, &random).map_err(sealed_error(PageName::Head))?;
         let mut content = Content::over(key.into());
         content.generation = Generation::first_of(1);
         content.tail_loaded = true;
