@@ -407,7 +407,7 @@ fn over_tcp_a_token_is_needed_for_every_path_but_those_of_health() {
 
 #[test]
 fn a_token_lets_in_for_its_scopes_and_its_tenant() {
-    let made = common::run(
+    let made = run(
         env!("CARGO_BIN_EXE_tallyfs"),
         &[
             "token", "billing", "--scope", "read", "--scope", "quota", "--tenant", "acme",

@@ -134,10 +134,25 @@ fn destroying_is_asked_twice_and_makes_recordings_unreadable_for_ever() {
     assert!(row["state"] == "destroyed" && row["destroyed_at"].is_string(), "{row}");
     // A copy of it does not help.
     fs::write(mount.key_file(), &key).unwrap();
-    fs::set_permissions(mount.key_file(), fs::Permissions::from_mode(0o400)).unwrap();
-    let said = tally(&["mount", text(&store), text(&mount.point())]).ends(6);
+    let copy = mount.native("keys").join("copy.key");
+    fs::write(&copy, &key).unwrap();
+    for path in [&mount.key_file(), &copy] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o400)).unwrap();
+    }
+    let point = mount.point();
+    let alone = ["mount", text(&store), text(&point), "--key-file", text(&copy)];
+    let said = tally(&alone).ends(6);
     assert!(said.errors.contains("key 1 was destroyed"), "{}", said.errors);
+    mount.start();
+    assert!(
+        mount.log().contains("key 1 was destroyed and is not used"),
+        "{}",
+        mount.log()
+    );
+    refused(fs::read(mount.path("acme/old.wav")), Errno::KEYREVOKED);
+    mount.stop();
     destroy(&["--with-recordings", "--yes-destroy", "1"]).ends(0);
+    assert!(!mount.key_file().exists());
     mount.start();
     refused(fs::read(mount.path("acme/old.wav")), Errno::KEYREVOKED);
     assert!(mount.log().contains("key 1 was destroyed"), "{}", mount.log());

@@ -74,6 +74,7 @@ pub fn serve(store: &Path, point: &Path) -> ExitCode {
         }
     };
     let request = MountRequest {
+        credentials: None,
         store: store.to_owned(),
         mount_point: point.to_owned(),
         options: MountOptions::default(),

@@ -16,9 +16,8 @@ use super::access::Who;
 use super::problem::Problem;
 use super::request::{Body, blocking, note};
 use crate::config::Scope;
-use crate::fs::{RotationProgress, RotationState};
+use crate::fs::{KeyInfo, KeyState, RotationProgress, RotationState};
 use crate::period::timestamp;
-use crate::sealed::keyring::{KeyInfo, KeyState};
 
 /// Whoever keeps the keys of the store.
 pub trait KeyDesk: Send + Sync {

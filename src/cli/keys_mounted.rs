@@ -19,6 +19,9 @@ use crate::daemon::{key_file, key_ring, keys};
 /// Between two looks at how far the daemon is.
 const LOOK_PACE: Duration = Duration::from_millis(200);
 
+/// Looks in vain before a daemon counts as gone: ten seconds.
+const TRIES: u32 = 50;
+
 /// The daemon, and where its store is.
 pub struct MountedKeys {
     client: Client,
@@ -112,7 +115,7 @@ impl MountedKeys {
         let stats: Stats = read(self.client.ask(Method::GET, "/api/v1/usage/stats", None)?)?;
         let bar = Bar::new();
         let told = loop {
-            let told = self.look()?;
+            let told = self.look_again()?;
             let Rotation {
                 looked_at, open, state, ..
             } = &told.rotation;
@@ -154,6 +157,19 @@ impl MountedKeys {
             keys::wipe(path).map_err(|e| failed(&e))?;
         }
         Ok(ours.into_iter().cloned().collect())
+    }
+
+    /// A daemon that died may be followed by another one, which goes on.
+    fn look_again(&self) -> Result<Told, Failure> {
+        let mut tries = 0;
+        loop {
+            match self.look() {
+                Err(failure) if tries == TRIES => return Err(failure),
+                Err(_) => tries += 1,
+                told => return told,
+            }
+            thread::park_timeout(LOOK_PACE);
+        }
     }
 
     fn look(&self) -> Result<Told, Failure> {

@@ -36,6 +36,7 @@ pub fn build(args: MountArgs, environment: Environment) -> Result<MountRequest, 
         options,
         config,
         key,
+        credentials: environment("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         notifier: Notifier::from_env(environment),
         inheritance: Inheritance::take(environment),
         // mount(8) waits until it is ready, and keeps nothing after that.

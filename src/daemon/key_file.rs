@@ -185,12 +185,16 @@ pub fn of_existing(paths: &StorePaths, choice: KeyChoice) -> Result<KeyRing, Key
         other => other?,
     };
     let ring = key_ring::load(&paths.keyring())?;
-    let mut origins = Vec::new();
+    let (mut origins, mut destroyed) = (Vec::new(), None);
     for key in given {
         note_unlocked(&key.bytes);
         match ring.admit(Kek::held_by(key.bytes)) {
             Ok(_) => origins.push(key.origin),
-            Err(SealedError::KeyDestroyed(id)) => return Err(KeyError::Destroyed { origin: key.origin, id }),
+            // A recovery copy may be older than that.
+            Err(SealedError::KeyDestroyed(id)) => {
+                log::warn!("{}: key {id} was destroyed and is not used", key.origin);
+                destroyed.get_or_insert(KeyError::Destroyed { origin: key.origin, id });
+            }
             Err(_) => {
                 return Err(KeyError::Wrong {
                     origin: key.origin,
@@ -200,10 +204,11 @@ pub fn of_existing(paths: &StorePaths, choice: KeyChoice) -> Result<KeyRing, Key
         }
     }
     if ring.kek(ring.current_id()).is_err() {
-        return Err(KeyError::NotCurrent {
+        let not_current = KeyError::NotCurrent {
             given: origins.join(", "),
             wanted: ring.current_id(),
-        });
+        };
+        return Err(destroyed.filter(|_| origins.is_empty()).unwrap_or(not_current));
     }
     for key in ring.list() {
         if !key.is_given && key.state != KeyState::Destroyed {

@@ -64,6 +64,8 @@ pub struct MountRequest {
     pub config: Config,
     /// Where the key comes from.
     pub key: KeyChoice,
+    /// Directory of the credentials of this service: nothing in it is there to be written.
+    pub credentials: Option<PathBuf>,
     /// Who is told how it goes.
     pub notifier: Notifier,
     /// What the process before this one left.
@@ -160,7 +162,11 @@ fn prepare(mut request: MountRequest) -> Result<Parts, DaemonError> {
     let left = request.inheritance.take();
     let (mount_point, inheritance) = claim(&request, left, &store.paths().root)?;
     store.note_holder(Some(&mount_point))?;
-    let key_file = request.key.file_to_make(store.paths());
+    let is_credential = |path: &PathBuf| request.credentials.as_ref().is_some_and(|dir| path.starts_with(dir));
+    let key_file = request
+        .key
+        .file_to_make(store.paths())
+        .filter(|path| !is_credential(path));
     let ring = key_file::obtain(&store, request.key, SystemClock::new().now().as_secs())?;
     if store.is_new() {
         store.finish_first_use()?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
 
 use super::DaemonError;
 use super::keys;
@@ -34,6 +35,8 @@ pub struct Desk {
     /// Where the next start looks for further keys, with their numbers behind its name; `None`: the keys come from no file.
     first_file: Option<PathBuf>,
     wanted: Sender<()>,
+    /// Held while it is asked for, and while it ends.
+    turn: Arc<Mutex<()>>,
 }
 
 /// A desk, and the thread that works for it.
@@ -51,9 +54,11 @@ pub fn start(
         fs.rotation().begin();
         let _ = wanted.try_send(());
     }
+    let turn = Arc::default();
     let work = Work {
         paths: paths.clone(),
         fs: fs.clone(),
+        turn: Arc::clone(&turn),
     };
     let thread = thread::Builder::new().name("rotation".to_owned());
     thread.spawn(move || work.run(&asked)).map_err(DaemonError::Thread)?;
@@ -63,6 +68,7 @@ pub fn start(
         clock: clock.clone(),
         first_file,
         wanted,
+        turn,
     })
 }
 
@@ -95,6 +101,7 @@ impl KeyDesk for Desk {
     }
 
     fn rewrap(&self) -> io::Result<()> {
+        let _turn = self.turn.lock();
         replace_durably(&mark(&self.paths), b"")?;
         self.fs.rotation().begin();
         // One that waits stands for all.
@@ -111,6 +118,7 @@ impl KeyDesk for Desk {
 struct Work {
     paths: StorePaths,
     fs: Arc<FileSystem>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Work {
@@ -122,6 +130,11 @@ impl Work {
             if self.rotate().is_none() {
                 // The daemon is stopping; the next one goes on.
                 return;
+            }
+            let _turn = self.turn.lock();
+            // Asked for again meanwhile: not done yet.
+            if asked.is_empty() {
+                self.end();
             }
         }
     }
@@ -137,6 +150,10 @@ impl Work {
                 "keys: rows of recordings stay under an old key for now: {e}; `tallyfs keys rewrap` tries again"
             );
         }
+        Some(())
+    }
+
+    fn end(&self) {
         if let Err(e) = unmark(&self.paths) {
             log::warn!(
                 "{}: {e}; the next start looks at all keys again",
@@ -146,11 +163,10 @@ impl Work {
         self.fs.rotation().end();
         let progress = self.fs.rotation().progress();
         log::info!(
-            "keys: {} recordings brought under the current key, {} could not be",
+            "keys: {} recordings brought under the current keys, {} could not be",
             progress.changed,
             progress.left_count
         );
-        Some(())
     }
 
     /// What the database says of files bears the code of a key, too.

@@ -73,11 +73,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
         kept: succession.kept.clone(),
     })?;
     let (fs, dirty) = (opened.fs().clone(), opened.dirty().clone());
-    let later = Later {
-        unhashed: Unhashed::new(&parts.store.paths().database()),
-        unsaved: opened.take_unsaved(),
-        physical: PhysicalLook::new(parts.store.paths().database(), opened.books(), &clock),
-    };
+    let later = Later::of(&parts.store.paths().database(), &mut opened, &clock);
     let (books, board, administrators) = (opened.books().clone(), opened.board().clone(), opened.administrators());
     let (recovered, start) = (opened.recovered(), start_facts(began_at, opened.recovered()));
     let writer = opened.into_writer().map_err(DaemonError::Thread)?;
@@ -255,6 +251,16 @@ struct Later {
     /// Directories whose files may have rows that are missing or old.
     unsaved: Vec<Ino>,
     physical: PhysicalLook,
+}
+
+impl Later {
+    fn of(database: &Path, opened: &mut OpenStore, clock: &Arc<dyn Clock>) -> Self {
+        Self {
+            unhashed: Unhashed::new(database),
+            unsaved: opened.take_unsaved(),
+            physical: PhysicalLook::new(database.to_owned(), opened.books(), clock),
+        }
+    }
 }
 
 /// Reading moves access times, unless the mount says otherwise.

@@ -63,6 +63,7 @@ use crate::sealed::keyring::KeyRing;
 use crate::store::dirty_log::{DirtyLog, Operation};
 use crate::store::tree::Tree;
 
+pub use crate::sealed::keyring::{KeyInfo, KeyState};
 pub use acl::NewMode;
 pub use attr::Attr;
 pub use baseline::{ContentNote, KnownHeads, Note, Place, Waiting};

@@ -12,7 +12,7 @@ over() {
     check "$1" "$(figure before <<<"$json") bytes of $LIMIT before, $(figure after <<<"$json") after it, $(figure refused <<<"$json") refused meanwhile, the first taken $(figure first_ms <<<"$json") ms after it" \
         [ "$(figure before <<<"$json") $(figure after <<<"$json") $(figure failed <<<"$json")" = "$LIMIT $LIMIT 0" ]
     for period in $3; do
-        used=$(getfattr --only-values -n "user.tallyfs.quota.$period.used_bytes" "$MNT/acme")
+        used=$(getfattr --absolute-names --only-values -n "user.tallyfs.quota.$period.used_bytes" "$MNT/acme")
         check "used of the new $period" "$used bytes" [ "$used" = $LIMIT ]
     done
     check "usage is what stat finds" "$(usage_of "$MNT")" [ "$(usage_of "$MNT")" = "$(python3 "$SCAN" mount "$MNT")" ]
