@@ -76,12 +76,16 @@ impl Waiting {
 }
 
 /// When refusals were told of, by meter: once for a burst, which ends when usage has fallen well below the limit or
-/// an hour has passed.
+/// an hour has passed. Most accounts have none.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct RefusalsTold {
-    at_s: [Option<i64>; Meter::ALL.len()],
+pub struct RefusalsTold(Vec<Burst>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Burst {
+    meter: Meter,
+    told_s: i64,
     /// Usage was near the limit since: then a fall ends the burst. One large request may be refused far below it.
-    was_near: [bool; Meter::ALL.len()],
+    was_near: bool,
 }
 
 fn is_near(used: u64, limit: u64) -> bool {
@@ -89,27 +93,44 @@ fn is_near(used: u64, limit: u64) -> bool {
 }
 
 impl RefusalsTold {
+    fn burst(&mut self, meter: Meter) -> Option<&mut Burst> {
+        self.0.iter_mut().find(|burst| burst.meter == meter)
+    }
+
+    fn begin(&mut self, meter: Meter, told_s: i64, was_near: bool) {
+        self.0.retain(|burst| burst.meter != meter);
+        self.0.push(Burst {
+            meter,
+            told_s,
+            was_near,
+        });
+    }
+
     /// Whether a refusal begins a burst; from then on it has.
     pub(super) fn is_news(&mut self, meter: Meter, used: u64, limit: u64, now_s: i64) -> bool {
-        let (told, was_near) = (&mut self.at_s[meter as usize], &mut self.was_near[meter as usize]);
-        // A time that is yet to come was told before the clock was set back.
-        let is_news = told.is_none_or(|told_s| !(0..REFUSED_AGAIN_S).contains(&now_s.saturating_sub(told_s)));
-        if is_news {
-            *told = Some(now_s);
-            *was_near = false;
+        let is_near = is_near(used, limit);
+        match self.burst(meter) {
+            // A time that is yet to come was told before the clock was set back.
+            Some(burst) if (0..REFUSED_AGAIN_S).contains(&now_s.saturating_sub(burst.told_s)) => {
+                burst.was_near |= is_near;
+                false
+            }
+            _ => {
+                self.begin(meter, now_s, is_near);
+                true
+            }
         }
-        *was_near |= is_near(used, limit);
-        is_news
     }
 
     /// Ends a burst when usage has fallen, or the limit is gone.
     pub(super) fn watch(&mut self, meter: Meter, used: u64, limit: Option<u64>) {
-        let (told, was_near) = (&mut self.at_s[meter as usize], &mut self.was_near[meter as usize]);
+        let Some(burst) = self.burst(meter) else {
+            return;
+        };
         match limit {
-            _ if told.is_none() => {}
-            Some(limit) if is_near(used, limit) => *was_near = true,
-            Some(_) if !*was_near => {}
-            Some(_) | None => (*told, *was_near) = (None, false),
+            Some(limit) if is_near(used, limit) => burst.was_near = true,
+            Some(_) if !burst.was_near => {}
+            Some(_) | None => self.0.retain(|burst| burst.meter != meter),
         }
     }
 
@@ -121,7 +142,7 @@ impl RefusalsTold {
                 .split_once('=')
                 .and_then(|(key, at_s)| Some((Meter::named(key)?, at_s.parse().ok()?)));
             if let Some((meter, at_s)) = read {
-                told.at_s[meter as usize] = Some(at_s);
+                told.begin(meter, at_s, false);
             }
         }
         told
@@ -132,8 +153,8 @@ impl fmt::Display for RefusalsTold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut gap = "";
         for meter in Meter::ALL {
-            if let Some(at_s) = self.at_s[meter as usize] {
-                write!(f, "{gap}{}={at_s}", meter.key())?;
+            if let Some(burst) = self.0.iter().find(|burst| burst.meter == meter) {
+                write!(f, "{gap}{}={}", meter.key(), burst.told_s)?;
                 gap = " ";
             }
         }
