@@ -88,6 +88,8 @@ fn recordings_go_on_while_all_are_brought_under_a_new_key() {
     // Rows of the database bear the new key's code, or these would be told.
     mount.stop();
     tally(&["fsck", text(&mount.store())]).ends(0);
+    let scrub = tally(&["scrub", text(&mount.store())]).ends(0);
+    assert!(scrub.text.contains("nothing wrong"), "{}", scrub.text);
     mount.start();
     for (path, content) in &all {
         assert_eq!(&read(path), content, "{}", path.display());
