@@ -318,6 +318,7 @@ fn physical_bytes_stand_beside_what_recordings_say() {
     let line = format!("tallyfs_account_physical_bytes{{path=\"/acme\"}} {acme}\n");
     assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
     fs::rename(mount.path("acme/sub"), mount.path("other/sub")).expect("a move");
+    told(&mount, "acme", &["acme/a"]);
     fs::remove_file(mount.path("other/c")).expect("a deletion");
     told(&mount, "acme", &["acme/a"]);
     told(&mount, "", &["acme/a", "other/sub/b"]);

@@ -105,6 +105,29 @@ fn rewrapping_brings_everything_under_the_new_key_and_goes_on_after_a_kill() {
 }
 
 #[test]
+fn a_left_over_key_file_and_a_tenant_that_is_none_change_nothing() {
+    let mut mount = Mount::new();
+    let content = record(&mount, "acme/a.wav", 1, 5_000);
+    mount.stop();
+    for tenant in ["./acme", "acme/../acme", "", "/", "nobody", "acme/a.wav"] {
+        tally(&["keys", "add", text(&mount.store()), "--tenant", tenant]).ends(2);
+    }
+    mount.start();
+    let elsewhere = mount.native("keys").join("second.key");
+    let said = tally(&["keys", "add", text(&mount.store()), "--out", text(&elsewhere)]).ends(0);
+    assert!(said.errors.contains("has to be given"), "{}", said.errors);
+    // What an `add` left that was stopped before the ring knew its key.
+    let left = PathBuf::from(format!("{}.2", mount.key_file().display()));
+    fs::write(&left, "ab".repeat(32)).unwrap();
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o400)).unwrap();
+    let (first, second) = (mount.key_file(), elsewhere);
+    mount.remount_as(&["--key-file", text(&first), "--key-file", text(&second)]);
+    assert!(mount.log().contains("is none of this store's keys"), "{}", mount.log());
+    assert_eq!(read(&mount.path("acme/a.wav")), content);
+    mount.finish();
+}
+
+#[test]
 fn destroying_is_asked_twice_and_makes_recordings_unreadable_for_ever() {
     let (mut mount, _, _) = with_two_keys();
     let (store, key) = (mount.store(), fs::read(mount.key_file()).unwrap());

@@ -129,11 +129,18 @@ fn a_tenant_has_a_key_of_its_own_and_is_erased_with_it() {
     let others = record(&mount, "other/a.wav", 2, 50_000);
     let add = tally(&["keys", "add", text(&mount.store()), "--tenant", "nobody"]).ends(2);
     assert!(add.errors.contains("nobody"), "{}", add.errors);
+    // In memory since before there was a key for its tenant.
+    let heard = File::open(mount.path("acme/old.wav")).expect("a reader");
+    let empty = File::create(mount.path("acme/empty.wav")).expect("a recording");
     tally(&["keys", "rotate", text(&mount.store()), "--tenant", "acme"]).ends(0);
+    drop(heard);
+    (&empty).write_all(&[7; 5000]).expect("a write");
+    drop(empty);
     let new = record(&mount, "acme/new.wav", 3, 50_000);
     record(&mount, "other/b.wav", 4, 50_000);
     mount.remount();
-    assert_eq!(counts(&mount), [(1, 2), (2, 2)], "those of before are under it too");
+    assert_eq!(counts(&mount), [(1, 2), (2, 3)], "those of before are under it too");
+    fs::remove_file(mount.path("acme/empty.wav")).expect("a deletion");
     // A recording stays with whose key it is under: moving it there is a copy.
     refused(
         fs::rename(mount.path("acme/new.wav"), mount.path("other/new.wav")),
@@ -187,8 +194,19 @@ fn what_is_no_key_and_who_may_not_are_refused_and_nothing_changes() {
     post(&mount, "/api/v1/keys/destroy", &json!({"id": 1, "confirm": 1})).is(409);
     post(&mount, "/api/v1/keys/destroy", &json!({"id": 9, "confirm": 9})).is(409);
     assert_eq!(counts(&mount), [(1, 1)]);
+    tally(&["keys", "add", text(&mount.store())]).ends(0);
+    let needed = post(&mount, "/api/v1/keys/destroy", &json!({"id": 1, "confirm": 1}))
+        .is(409)
+        .json();
+    assert!(
+        needed["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("1 recordings")),
+        "{needed}"
+    );
+    assert_eq!(counts(&mount), [(1, 1), (2, 0)]);
     let told = get(&mount, "/api/v1/keys").is(200).json();
     assert_eq!(told["rotation"]["state"], "none");
-    assert_eq!(told["next_file"], format!("{}.2", mount.key_file().display()));
+    assert_eq!(told["next_file"], format!("{}.3", mount.key_file().display()));
     mount.finish();
 }

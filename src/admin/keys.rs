@@ -33,11 +33,11 @@ pub trait KeyDesk: Send + Sync {
     /// # Errors
     /// That cannot be noted.
     fn rewrap(&self) -> io::Result<()>;
-    /// Forgets a key for ever.
+    /// Forgets a key for ever; one that anything needs only `with_recordings`.
     ///
     /// # Errors
     /// It cannot be.
-    fn destroy(&self, id: u32) -> Result<(), String>;
+    fn destroy(&self, id: u32, with_recordings: bool) -> Result<(), String>;
 }
 
 /// One key of the ring.
@@ -108,6 +108,9 @@ pub struct Doomed {
     id: u32,
     /// The id again.
     confirm: u32,
+    /// Also when recordings are under it, or it seals new ones of a tenant.
+    #[serde(default)]
+    with_recordings: bool,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -182,12 +185,16 @@ pub async fn rewrap(State(services): Shared, who: Who) -> Result<Json<Rotation>,
     responses((status = 200, body = Destroyed), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn destroy(State(services): Shared, who: Who, Body(asked): Body<Doomed>) -> Result<Json<Destroyed>, Problem> {
     who.may(Scope::Admin, None)?;
-    let Doomed { id, confirm } = asked;
+    let Doomed {
+        id,
+        confirm,
+        with_recordings,
+    } = asked;
     if id != confirm {
         return Err(Problem::bad("confirm: is not the id of the key"));
     }
     let desk = services.clone();
-    let destroyed = blocking(move || Ok(desk.keys.destroy(id))).await?;
+    let destroyed = blocking(move || Ok(desk.keys.destroy(id, with_recordings))).await?;
     destroyed.map_err(|text| Problem::new(StatusCode::CONFLICT, text))?;
     let detail = "recordings under it are unreadable for ever".to_owned();
     note(&services, &who, "destroy", &format!("key {id}"), detail);

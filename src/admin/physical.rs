@@ -75,6 +75,13 @@ impl Physical {
         Some(found.bytes)
     }
 
+    /// All who are there have taken theirs: what is left is of accounts that are gone.
+    pub fn settle(&self) {
+        for found in self.found.lock().values_mut() {
+            found.is_saved = true;
+        }
+    }
+
     /// What was taken could not be saved.
     pub fn not_saved(&self) {
         for found in self.found.lock().values_mut() {

@@ -64,7 +64,7 @@ pub fn run(command: &KeysCommand, environment: Environment) -> Result<Code, Fail
             };
             refuse_if_needed(paths, *id, *with_recordings)?;
             confirm(*id, *yes_destroy)?;
-            destroy(args, &reach, *id)
+            destroy(args, &reach, *id, *with_recordings)
         }
         KeysCommand::ExportRecovery { args, out } => export(args, out, environment),
     }
@@ -154,12 +154,14 @@ fn add(args: &KeysArgs, store: &Store, new: &NewKeyArgs, environment: Environmen
         )
     })?;
     let tenant = new.tenant.as_deref().map(|tenant| tenant.trim_matches('/').to_owned());
-    if let Some(tenant) = tenant
-        .as_deref()
-        .filter(|tenant| !store.paths().data().join(tenant).is_dir())
-    {
-        let text = format!("--tenant {tenant}: there is no such directory in the store");
-        return Err(Failure::new(Code::Usage, text));
+    if let Some(tenant) = &tenant {
+        let place = subject::place("--tenant", Path::new(tenant))?;
+        // The ring compares texts.
+        let is_plain = !tenant.is_empty() && place.as_os_str() == tenant.as_str();
+        if !is_plain || !store.paths().data().join(&place).is_dir() {
+            let text = format!("--tenant {tenant}: there is no such directory in the store");
+            return Err(Failure::new(Code::Usage, text));
+        }
     }
     let id =
         keys::add(store.paths(), &ring, &path, tenant.as_deref(), now_s()).map_err(|e| Failure::new(Code::Key, e))?;
@@ -270,13 +272,7 @@ impl Summary {
 fn refuse_if_needed(paths: &StorePaths, id: u32, with_recordings: bool) -> Result<(), Failure> {
     let counts = keys::count(paths).map_err(|e| Failure::new(Code::Store, e))?;
     match counts.get(&id) {
-        Some(count) if !with_recordings => Err(Failure::new(
-            Code::Key,
-            format!(
-                "{count} recordings are under key {id} and would be unreadable for ever: run `tallyfs keys rewrap` to keep \
-                 them, or say --with-recordings"
-            ),
-        )),
+        Some(count) if !with_recordings => Err(Failure::new(Code::Key, keys::still_needed(*count, id))),
         _ => Ok(()),
     }
 }
@@ -301,7 +297,7 @@ fn confirm(id: u32, yes_destroy: Option<u32>) -> Result<(), Failure> {
     Err(Failure::new(Code::Usage, text))
 }
 
-fn destroy(args: &KeysArgs, reach: &Reach, id: u32) -> Result<Code, Failure> {
+fn destroy(args: &KeysArgs, reach: &Reach, id: u32, with_recordings: bool) -> Result<Code, Failure> {
     let of = |paths: &StorePaths| {
         let mut files = args.key.key_file.clone();
         let firsts: Vec<PathBuf> = files
@@ -328,7 +324,10 @@ fn destroy(args: &KeysArgs, reach: &Reach, id: u32) -> Result<Code, Failure> {
                 keys::destroy(store, &of(store.paths()), id, &who, now_s())?,
             )
         }
-        Reach::Mounted(daemon) => (daemon.paths(), daemon.destroy(id, &of(daemon.paths()))?),
+        Reach::Mounted(daemon) => (
+            daemon.paths(),
+            daemon.destroy(id, with_recordings, &of(daemon.paths()))?,
+        ),
     };
     let told = if removed.is_empty() {
         "no file of ours held it alone: remove it where it is kept".to_owned()

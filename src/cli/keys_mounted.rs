@@ -1,5 +1,6 @@
 //! Keys of a mounted store, by way of its daemon: recordings go on meanwhile.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -94,9 +95,17 @@ impl MountedKeys {
         let adopted = self.client.ask(Method::POST, "/api/v1/keys", Some(&asked));
         let Adopted { id } = match adopted {
             Ok(told) => read(told)?,
-            Err(failure) => {
-                // Nothing is under it.
+            Err(failure) if failure.code == Code::Usage => {
+                // It was not looked at, so nothing is under it.
                 let _ = keys::wipe(&path);
+                return Err(failure);
+            }
+            Err(mut failure) => {
+                let _ = write!(
+                    failure.text,
+                    "; {} stays: `tallyfs keys list` tells whether the daemon took it all the same, and only if it did not, remove it",
+                    path.display()
+                );
                 return Err(failure);
             }
         };
@@ -124,7 +133,8 @@ impl MountedKeys {
                 0 => format!("{looked_at} of {total}   "),
                 open => format!("{looked_at} of {total}, waiting for {open} that are being written   "),
             });
-            if state == "done" {
+            // `none`: it was done, and the daemon is another one.
+            if state == "done" || state == "none" {
                 break told;
             }
             thread::park_timeout(LOOK_PACE);
@@ -147,10 +157,10 @@ impl MountedKeys {
     }
 
     /// The daemon forgets the key, and its files go; those are given back.
-    pub fn destroy(&self, id: u32, files: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    pub fn destroy(&self, id: u32, with_recordings: bool, files: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         let failed = |e: &dyn std::fmt::Display| Failure::new(Code::Key, e);
         let ring = key_ring::load(&self.paths.keyring()).map_err(|e| failed(&e))?;
-        let asked = json!({"id": id, "confirm": id});
+        let asked = json!({"id": id, "confirm": id, "with_recordings": with_recordings});
         self.client.ask(Method::POST, "/api/v1/keys/destroy", Some(&asked))?;
         let ours = keys::files_of(files, &ring, id);
         for path in &ours {

@@ -160,6 +160,7 @@ pub fn obtain(store: &Store, choice: KeyChoice, now_s: u64) -> Result<KeyRing, K
             bytes: make(&path)?,
             origin: path.display().to_string(),
             own_file: Some(path),
+            is_found: false,
         }],
         (taken, _) => taken?,
     };
@@ -195,6 +196,7 @@ pub fn of_existing(paths: &StorePaths, choice: KeyChoice) -> Result<KeyRing, Key
                 log::warn!("{}: key {id} was destroyed and is not used", key.origin);
                 destroyed.get_or_insert(KeyError::Destroyed { origin: key.origin, id });
             }
+            Err(_) if key.is_found => log::warn!("{}: is none of this store's keys", key.origin),
             Err(_) => {
                 return Err(KeyError::Wrong {
                     origin: key.origin,

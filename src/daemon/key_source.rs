@@ -60,6 +60,8 @@ pub struct Given {
     pub origin: String,
     /// The file that holds it and nothing else.
     pub own_file: Option<PathBuf>,
+    /// Nobody named it: what it holds may be none of the ring's.
+    pub is_found: bool,
 }
 
 /// Every key of the source.
@@ -72,6 +74,7 @@ pub fn take(paths: &StorePaths, choice: KeyChoice) -> Result<Vec<Given>, KeyErro
             bytes,
             origin: "ENCRYPTION_KEY".to_owned(),
             own_file: None,
+            is_found: false,
         }]),
         KeyChoice::Command(words) => of_command(&words, COMMAND_TIME_MAX),
         KeyChoice::Credentials(dir) => of_credentials(&dir),
@@ -103,9 +106,12 @@ fn of_files(paths: &StorePaths, files: &[PathBuf]) -> Result<Vec<Given>, KeyErro
                 continue;
             }
             match of_file(&path, private_file::open) {
-                Ok(given) => all.extend(given),
+                Ok(given) => all.extend(given.into_iter().map(|given| Given {
+                    is_found: true,
+                    ..given
+                })),
                 Err(e) if e.is_not_found() => {}
-                Err(e) => return Err(e),
+                Err(e) => log::warn!("{e}"),
             }
         }
     }
@@ -125,6 +131,7 @@ fn of_file(
         bytes,
         origin: path.display().to_string(),
         own_file: is_alone.then(|| path.to_owned()),
+        is_found: false,
     };
     Ok(keys.into_iter().map(given).collect())
 }
@@ -206,6 +213,7 @@ fn of_command(words: &[String], time_max: Duration) -> Result<Vec<Given>, KeyErr
         bytes,
         origin: origin.clone(),
         own_file: None,
+        is_found: false,
     };
     Ok(keys.into_iter().map(given).collect())
 }

@@ -269,9 +269,7 @@ impl Pass<'_> {
         let Some(row) = self.reader.place(ino)?.filter(|row| row.key_id != self.key.key_id()) else {
             return Ok(());
         };
-        let is_ours =
-            RowKey::of(self.ring, row.key_id).is_ok_and(|key| key.place(ino.0, row.parent.0, &row.name) == row.mac);
-        if is_ours {
+        if is_ours(self.ring, &row) {
             self.places.push(place_row(ino, row.parent, &row.name, &self.key));
         }
         Ok(())
@@ -283,6 +281,57 @@ impl Pass<'_> {
         self.places.clear();
         Ok(())
     }
+}
+
+/// Gives rows that bear the code of an old key that of the key of now, as far as the old code is right: some of them behind
+/// an inode number. Given back is where to go on; `None`: that was all.
+///
+/// # Errors
+/// The database; the key of now.
+pub fn renew_rows(database: &mut Database, ring: &KeyRing, after: Ino, count: u32) -> Result<Option<Ino>, DaemonError> {
+    let key = RowKey::current(ring).map_err(|e| DaemonError::Data(io::Error::other(e)))?;
+    let found = database.under_other_keys(key.key_id(), after, count);
+    let (sealed, places) = found.map_err(DaemonError::Database)?;
+    // Both tables go on behind the same number: behind the last of the one that was not read to its end.
+    let is_cut = |len: usize| len == count as usize;
+    let ends = [
+        sealed.last().map(|row| row.ino).filter(|_| is_cut(sealed.len())),
+        places.last().map(|row| row.ino).filter(|_| is_cut(places.len())),
+    ];
+    let next = ends.into_iter().flatten().min();
+    let new_sealed: Vec<_> = sealed
+        .iter()
+        .filter_map(|row| Some(sealed_row(&trusted(ring, row)?, &key)))
+        .collect();
+    let new_places: Vec<_> = places
+        .iter()
+        .filter(|row| is_ours(ring, row))
+        .map(|row| place_row(row.ino, row.parent, &row.name, &key))
+        .collect();
+    let foreign_count = sealed.len() - new_sealed.len() + places.len() - new_places.len();
+    if foreign_count > 0 {
+        log::error!(
+            "keys: {foreign_count} rows of the database were not written by this program, and stay; run `tallyfs scrub`"
+        );
+    }
+    if !(new_sealed.is_empty() && new_places.is_empty()) {
+        database
+            .recode(&new_sealed, &new_places)
+            .map_err(DaemonError::Database)?;
+    }
+    Ok(next)
+}
+
+fn is_ours(ring: &KeyRing, row: &PlaceRow) -> bool {
+    RowKey::of(ring, row.key_id).is_ok_and(|key| key.place(row.ino.0, row.parent.0, &row.name) == row.mac)
+}
+
+/// Says that recordings are under a key that was to be destroyed.
+pub fn still_needed(count: u64, id: u32) -> String {
+    format!(
+        "{count} recordings are under key {id} and would be unreadable for ever: run `tallyfs keys rewrap` to keep them, or say \
+         --with-recordings"
+    )
 }
 
 /// Notes that a key is gone and removes its file, where it is one of `files` and holds nothing else; returns those.

@@ -1,23 +1,23 @@
 //! Keys of a mounted store: taken in, changed for others in a thread of its own, destroyed.
 //!
-//! A mark in the store says that recordings are to be brought under the keys of now; a daemon that finds it goes on.
+//! A mark in the store says that recordings are to be brought under the keys of now; a daemon that finds it goes on. It goes
+//! when files and rows of the database are under them.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
-use super::DaemonError;
 use super::keys;
 use super::layout::{StorePaths, replace_durably, sync_parent};
 use crate::admin::KeyDesk;
 use crate::clock::Clock;
-use crate::db::{self, PlaceRow};
-use crate::fs::FileSystem;
+use crate::db::{self, Errands};
+use crate::fs::{FileSystem, KeyState};
 use crate::id::Ino;
 
 /// A pass that finds nothing ends it: another may find what moved past the one before. Files that fail are found each time.
@@ -26,6 +26,12 @@ const PASSES_MAX: usize = 4;
 const ROWS_AT_ONCE: u32 = 1000;
 /// As that of the hasher: recordings go first.
 const NICE: i32 = 19;
+/// Between two looks whether the daemon is stopping.
+const PACE: Duration = Duration::from_millis(500);
+/// Some rows take no longer, or the database does not answer.
+const ROWS_TIME_MAX: Duration = Duration::from_secs(10);
+/// Times that the database may not answer in a row.
+const TRIES: u32 = 5;
 
 /// What requests about keys are answered from.
 pub struct Desk {
@@ -39,16 +45,14 @@ pub struct Desk {
     turn: Arc<Mutex<()>>,
 }
 
-/// A desk, and the thread that works for it.
-///
-/// # Errors
-/// No thread can be had.
-pub fn start(
+/// A desk, and the work for a thread that ends with the mount.
+pub fn desk(
     paths: &StorePaths,
     fs: &Arc<FileSystem>,
     clock: &Arc<dyn Clock>,
+    errands: Errands,
     first_file: Option<PathBuf>,
-) -> Result<Desk, DaemonError> {
+) -> (Desk, Work) {
     let (wanted, asked) = crossbeam_channel::bounded(1);
     if is_marked(paths) {
         fs.rotation().begin();
@@ -58,18 +62,19 @@ pub fn start(
     let work = Work {
         paths: paths.clone(),
         fs: fs.clone(),
+        errands,
+        asked,
         turn: Arc::clone(&turn),
     };
-    let thread = thread::Builder::new().name("rotation".to_owned());
-    thread.spawn(move || work.run(&asked)).map_err(DaemonError::Thread)?;
-    Ok(Desk {
+    let desk = Desk {
         paths: paths.clone(),
         fs: fs.clone(),
         clock: clock.clone(),
         first_file,
         wanted,
         turn,
-    })
+    };
+    (desk, work)
 }
 
 fn mark(paths: &StorePaths) -> PathBuf {
@@ -97,6 +102,8 @@ impl KeyDesk for Desk {
     }
 
     fn adopt(&self, file: &Path, tenant: Option<&str>) -> Result<u32, String> {
+        // One change of the ring after the other.
+        let _turn = self.turn.lock();
         keys::adopt(&self.paths, self.fs.ring(), file, tenant, self.clock.now().as_secs()).map_err(|e| e.to_string())
     }
 
@@ -109,52 +116,97 @@ impl KeyDesk for Desk {
         Ok(())
     }
 
-    fn destroy(&self, id: u32) -> Result<(), String> {
+    fn destroy(&self, id: u32, with_recordings: bool) -> Result<(), String> {
+        let _turn = self.turn.lock();
+        if !with_recordings {
+            self.refuse_if_needed(id)?;
+        }
         keys::forget(&self.paths, self.fs.ring(), id, self.clock.now().as_secs()).map_err(|e| e.to_string())
     }
 }
 
-/// The thread's own.
-struct Work {
+impl Desk {
+    /// Whoever is recorded meanwhile is not under a retired key.
+    fn refuse_if_needed(&self, id: u32) -> Result<(), String> {
+        let ring = self.fs.ring();
+        if ring
+            .list()
+            .iter()
+            .any(|key| key.id == id && key.state == KeyState::Active)
+        {
+            return Err(format!(
+                "key {id} seals new recordings: make another one first, or say that those shall be unreadable"
+            ));
+        }
+        if is_marked(&self.paths) {
+            return Err("recordings are being brought under other keys just now: wait until that is done".to_owned());
+        }
+        let count = keys::count(&self.paths).map_err(|e| format!("recordings cannot be counted: {e}"))?;
+        if let Some(count) = count.get(&id) {
+            return Err(keys::still_needed(*count, id));
+        }
+        let rows = db::open_read_only(&self.paths.database()).and_then(|reader| reader.rows_under(id));
+        match rows {
+            Ok(0) => Ok(()),
+            Ok(count) => Err(format!(
+                "{count} rows of the database are under key {id}: run `tallyfs keys rewrap` first"
+            )),
+            Err(e) => Err(format!("rows cannot be counted: {e}")),
+        }
+    }
+}
+
+/// What the thread does.
+pub struct Work {
     paths: StorePaths,
     fs: Arc<FileSystem>,
+    errands: Errands,
+    asked: Receiver<()>,
     turn: Arc<Mutex<()>>,
 }
 
 impl Work {
-    fn run(&self, asked: &Receiver<()>) {
+    /// Until the file system stops.
+    pub fn run(&self) {
         if let Err(e) = rustix::process::setpriority_process(None, NICE) {
             log::debug!("the rotation keeps its priority: {e}");
         }
-        for () in asked {
-            if self.rotate().is_none() {
-                // The daemon is stopping; the next one goes on.
-                return;
+        while !self.fs.is_stopping() {
+            if self.asked.recv_timeout(PACE).is_err() {
+                continue;
             }
+            let Some(are_rows_done) = self.rotate() else {
+                // The next daemon goes on.
+                return;
+            };
             let _turn = self.turn.lock();
             // Asked for again meanwhile: not done yet.
-            if asked.is_empty() {
-                self.end();
+            if self.asked.is_empty() {
+                self.end(are_rows_done);
             }
         }
     }
 
-    fn rotate(&self) -> Option<()> {
-        for _ in 0..PASSES_MAX {
-            if self.fs.rotate()? == 0 {
-                break;
+    /// Whether rows of the database are under the key of now; `None`: the daemon is stopping.
+    fn rotate(&self) -> Option<bool> {
+        let mut passes = 0;
+        while self.fs.rotate(passes == PASSES_MAX)? > 0 {
+            passes += 1;
+        }
+        match self.renew_rows()? {
+            Ok(()) => Some(true),
+            Err(reason) => {
+                log::error!(
+                    "keys: rows of the database stay under an old key: {reason}; `tallyfs keys rewrap` tries again"
+                );
+                self.fs.rotation().left("tallyfs.db".to_owned(), reason);
+                Some(false)
             }
         }
-        if let Err(e) = self.renew_rows() {
-            log::error!(
-                "keys: rows of recordings stay under an old key for now: {e}; `tallyfs keys rewrap` tries again"
-            );
-        }
-        Some(())
     }
 
-    fn end(&self) {
-        if let Err(e) = unmark(&self.paths) {
+    fn end(&self, are_rows_done: bool) {
+        if are_rows_done && let Err(e) = unmark(&self.paths) {
             log::warn!(
                 "{}: {e}; the next start looks at all keys again",
                 mark(&self.paths).display()
@@ -169,22 +221,34 @@ impl Work {
         );
     }
 
-    /// What the database says of files bears the code of a key, too.
-    fn renew_rows(&self) -> Result<(), db::Error> {
-        let reader = db::open_read_only(&self.paths.database())?;
-        let mut after = Ino(0);
-        loop {
-            let rows = reader.under_other_keys(self.fs.ring().current_id(), after, ROWS_AT_ONCE)?;
-            for PlaceRow { ino, parent, name, .. } in &rows {
-                if self.fs.is_stopping() {
-                    return Ok(());
+    /// What the database says of files bears the code of a key, too. The writer's own thread does it, between two
+    /// write-backs, so no row is older than what is written over it. `None`: the daemon is stopping.
+    fn renew_rows(&self) -> Option<Result<(), String>> {
+        let mut after = Some(Ino(0));
+        let mut tries = 0;
+        while let Some(behind) = after {
+            let (ring, (answer, told)) = (self.fs.ring().clone(), crossbeam_channel::bounded(1));
+            let is_taken = self.errands.hand_over(move |database| {
+                let _ = answer.send(keys::renew_rows(database, &ring, behind, ROWS_AT_ONCE));
+            });
+            match told.recv_timeout(ROWS_TIME_MAX) {
+                Ok(Ok(next)) => (after, tries) = (next, 0),
+                Ok(Err(e)) => return Some(Err(e.to_string())),
+                Err(_) if self.fs.is_stopping() => return None,
+                Err(_) if tries == TRIES => {
+                    let reason = if is_taken {
+                        "the database does not answer"
+                    } else {
+                        "the database is gone"
+                    };
+                    return Some(Err(reason.to_owned()));
                 }
-                self.fs.renew_rows(*ino, *parent, name);
-                after = *ino;
-            }
-            if rows.is_empty() {
-                return Ok(());
+                Err(_) => {
+                    tries += 1;
+                    std::thread::park_timeout(PACE);
+                }
             }
         }
+        Some(Ok(()))
     }
 }

@@ -77,7 +77,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let (books, board, administrators) = (opened.books().clone(), opened.board().clone(), opened.administrators());
     let (recovered, start) = (opened.recovered(), start_facts(began_at, opened.recovered()));
     let writer = opened.into_writer().map_err(DaemonError::Thread)?;
-    let keys = rotation::start(parts.store.paths(), &fs, &clock, parts.key_file)?;
+    let (keys, rotation) = rotation::desk(parts.store.paths(), &fs, &clock, writer.errands(), parts.key_file);
     let courier = courier(&config, &parts.store.paths().root, &writer, &board, &clock);
     let services = Services {
         fs: fs.clone(),
@@ -108,6 +108,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
             dirty: &dirty,
             writer: &writer,
             books: &books,
+            rotation: &rotation,
         },
         &guard,
         &config,
@@ -243,6 +244,7 @@ struct House<'a> {
     dirty: &'a DirtyLog,
     writer: &'a Writer,
     books: &'a Books,
+    rotation: &'a rotation::Work,
 }
 
 /// What is done in the background after a start.
@@ -342,18 +344,14 @@ fn run(
         .map_err(DaemonError::Thread)?;
     let interval = Duration::from_secs(u64::from(config.durability.commit_interval_s));
     thread::scope(|scope| {
-        spawn(scope, "committer", || {
-            while !fs.is_stopping() {
-                fs.wait_for_tick(interval);
-                fs.commit_tick();
-            }
-        })?;
+        spawn(scope, "committer", || commit(fs, interval))?;
         spawn(scope, "housekeeper", || keep_house(fs, house, &invalidator))?;
         spawn(scope, "closer", || {
             while !fs.is_stopping() {
                 fs.close_next(WRITE_BACK_PACE);
             }
         })?;
+        spawn(scope, "rotation", || house.rotation.run())?;
         spawn(scope, "hasher", move || hash_contents(fs, later))?;
         let served = match ended.recv() {
             Ok(Ended::Served(served)) => served
@@ -381,6 +379,14 @@ fn when_to_hand_over(asked: &Asked<'_>, say: &Sender<Ended>) {
             log::warn!("SIGUSR2: nobody keeps the mount for a next process (see --supervise), going on");
         }
     });
+}
+
+/// Makes durable and seals, tick by tick.
+fn commit(fs: &FileSystem, interval: Duration) {
+    while !fs.is_stopping() {
+        fs.wait_for_tick(interval);
+        fs.commit_tick();
+    }
 }
 
 /// A thread that ends with the mount.

@@ -169,6 +169,7 @@ impl WriteBack {
             });
             flows.push((payer, flow));
         }
+        self.books.physical.settle();
         flows
     }
 
@@ -217,15 +218,19 @@ impl WriteBack {
         let dirty = self.dirty.clone();
         let (fs, saved, failed_dirty) = (self.fs.clone(), self.fs.clone(), self.dirty.clone());
         let (books, books_of_failed) = (self.books.clone(), self.books.clone());
-        let has_files =
-            !(batch.sealed.is_empty() && batch.unsealed.is_empty() && batch.gone.is_empty() && batch.places.is_empty());
+        let moves_physical = !(batch.dirs.is_empty()
+            && batch.removed_dirs.is_empty()
+            && batch.sealed.is_empty()
+            && batch.unsealed.is_empty()
+            && batch.gone.is_empty()
+            && batch.places.is_empty());
         let bell = (!batch.outbox.is_empty()).then(|| self.board.clone());
         Collected {
             batch,
             on_committed: Box::new(move || {
                 saved.notes().saved();
                 dirty.retire(over);
-                if has_files {
+                if moves_physical {
                     books.physical.outdate();
                 }
                 if let Some(board) = bell {

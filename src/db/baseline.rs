@@ -128,19 +128,42 @@ pub(super) fn unhashed(db: &Connection, after: Ino, count: u32) -> rusqlite::Res
     .collect()
 }
 
-/// Places of files of which something bears the code of another key, in the order of inode numbers.
-pub(super) fn under_other_keys(
+/// At most `count` rows of sealed files with the code of another key, in the order of inode numbers.
+pub(super) fn sealed_under_other_keys(
+    db: &Connection,
+    key_id: u32,
+    after: Ino,
+    count: u32,
+) -> rusqlite::Result<Vec<SealedRow>> {
+    db.prepare_cached(
+        "SELECT ino, file_id, generation, content_sha256, sealed_size, sealed_at, key_id, mac
+         FROM sealed WHERE ino > ?1 AND key_id <> ?2 ORDER BY ino LIMIT ?3",
+    )?
+    .query_map(params![after.0.cast_signed(), key_id, count], sealed_row)?
+    .collect()
+}
+
+/// The same of places.
+pub(super) fn places_under_other_keys(
     db: &Connection,
     key_id: u32,
     after: Ino,
     count: u32,
 ) -> rusqlite::Result<Vec<PlaceRow>> {
     db.prepare_cached(
-        "SELECT place.ino, parent, name, place.key_id, place.mac FROM place LEFT JOIN sealed ON sealed.ino = place.ino
-         WHERE place.ino > ?1 AND (place.key_id <> ?2 OR sealed.key_id <> ?2) ORDER BY place.ino LIMIT ?3",
+        "SELECT ino, parent, name, key_id, mac FROM place WHERE ino > ?1 AND key_id <> ?2 ORDER BY ino LIMIT ?3",
     )?
     .query_map(params![after.0.cast_signed(), key_id, count], place_row)?
     .collect()
+}
+
+/// Rows with the code of a key.
+pub(super) fn rows_under(db: &Connection, key_id: u32) -> rusqlite::Result<u64> {
+    db.query_row(
+        "SELECT (SELECT count(*) FROM sealed WHERE key_id = ?1) + (SELECT count(*) FROM place WHERE key_id = ?1)",
+        [key_id],
+        |row| number(row, 0),
+    )
 }
 
 fn sealed_row(row: &Row<'_>) -> rusqlite::Result<SealedRow> {

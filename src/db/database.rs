@@ -190,6 +190,31 @@ impl Database {
         })
     }
 
+    /// At most `count` rows of sealed files, and as many of places, that bear the code of another key, behind an inode number.
+    pub fn under_other_keys(
+        &self,
+        key_id: u32,
+        after: Ino,
+        count: u32,
+    ) -> Result<(Vec<SealedRow>, Vec<PlaceRow>), Error> {
+        let rows = || {
+            let sealed = baseline::sealed_under_other_keys(&self.db, key_id, after, count)?;
+            Ok((
+                sealed,
+                baseline::places_under_other_keys(&self.db, key_id, after, count)?,
+            ))
+        };
+        rows().map_err(|e| self.failed("read the baseline", e))
+    }
+
+    /// Writes rows that are there again, as they are but for their codes. Durable on return.
+    pub fn recode(&mut self, sealed: &[SealedRow], places: &[PlaceRow]) -> Result<(), Error> {
+        self.write("write the baseline", |db| {
+            baseline::put_sealed(db, sealed)?;
+            baseline::put_places(db, places)
+        })
+    }
+
     /// Writes down who did what. Durable on return.
     pub fn note_audit(&mut self, rows: &[AuditRow]) -> Result<(), Error> {
         self.write("write the audit", |db| external::put_audit(db, rows))

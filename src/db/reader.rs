@@ -122,9 +122,9 @@ impl Reader {
         self.read(|db| baseline::unhashed(db, after, count))
     }
 
-    /// Places of at most `count` files of which something is under another key than `key_id`, behind the inode number `after`.
-    pub fn under_other_keys(&self, key_id: u32, after: Ino, count: u32) -> Result<Vec<PlaceRow>, Error> {
-        self.read(|db| baseline::under_other_keys(db, key_id, after, count))
+    /// How many rows bear the code of this key.
+    pub fn rows_under(&self, key_id: u32) -> Result<u64, Error> {
+        self.read(|db| baseline::rows_under(db, key_id))
     }
 
     /// From here on no statement waits for another program's lock: it fails at once.

@@ -277,6 +277,7 @@ impl FileSystem {
         let Some(sealed) = state.sealed.as_mut() else {
             return Begun::Busy;
         };
+        self.follow_tenant(node, sealed);
         let (backing, begun) = (sealed.backing().clone(), sealed.begin_rewrap());
         match begun {
             Ok(Some((step, ticket))) => {
@@ -310,6 +311,7 @@ impl FileSystem {
             return None;
         };
         let began = if idle && !sealed.is_clean() {
+            self.follow_tenant(node, sealed);
             keeping_times(&sealed.backing().clone(), || sealed.seal_tail())
                 .map(|(step, ticket)| ticket.map(|t| (Some(step), t)))
         } else if sealed.is_unsynced() {

@@ -151,15 +151,23 @@ impl FileSystem {
 
     /// A file gets the key of the tenant that it lies with.
     fn write_options(&self, node: &Node) -> WriteOptions {
-        let key_line = if self.ring.has_tenants() {
+        WriteOptions {
+            strict_overwrite: self.strict_overwrite,
+            key_line: self.key_line(node),
+        }
+    }
+
+    fn key_line(&self, node: &Node) -> KeyLine {
+        if self.ring.has_tenants() {
             self.ring.line_at(&node.home().display_path())
         } else {
             KeyLine::default()
-        };
-        WriteOptions {
-            strict_overwrite: self.strict_overwrite,
-            key_line,
         }
+    }
+
+    /// The tenant may have got a key since the file came to memory.
+    pub(super) fn follow_tenant(&self, node: &Node, sealed: &mut SealedFile<File>) {
+        sealed.set_key_line(self.key_line(node));
     }
 
     /// Brings the sealed file of a node to memory.
@@ -271,6 +279,9 @@ impl FileSystem {
     ) -> FsResult<usize> {
         let sealed = state.sealed.as_mut().ok_or(Errno::EIO)?;
         let old_length = sealed.plain_length();
+        if old_length == 0 {
+            self.follow_tenant(node, sealed);
+        }
         let plain_offset = if appends { old_length } else { plain_offset };
         let home = node.home();
         let ask = WriteAsk {

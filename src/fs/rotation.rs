@@ -9,10 +9,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
-use crate::fs::FileSystem;
 use crate::fs::committer::Begun;
 use crate::fs::errno::Errno;
 use crate::fs::node::{Node, Pin};
+use crate::fs::{CommitStatus, FileSystem};
 use crate::id::Ino;
 use crate::sealed::keyring::KeyRing;
 use crate::store::error::StoreError;
@@ -43,13 +43,13 @@ pub enum RotationState {
 #[derive(Clone, Default, Debug)]
 pub struct RotationProgress {
     pub state: RotationState,
-    /// Files that were looked at.
+    /// Files that this pass has looked at.
     pub looked_at: u64,
     /// Files that got new heads.
     pub changed: u64,
     /// Files that are being written under an old key.
     pub open: u64,
-    /// Files that stay as they are.
+    /// Files and directories that this pass could do nothing about.
     pub left_count: u64,
     /// Path and reason of the first of them.
     pub left: Vec<(String, String)>,
@@ -75,12 +75,22 @@ impl Rotation {
         };
     }
 
-    /// Nothing is left to be done.
+    /// Nothing is left to be done, but for what was told.
     pub fn end(&self) {
         self.progress.lock().state = RotationState::Done;
     }
 
-    fn left(&self, path: String, reason: String) {
+    fn begin_pass(&self) {
+        let mut progress = self.progress.lock();
+        *progress = RotationProgress {
+            state: RotationState::Running,
+            changed: progress.changed,
+            ..RotationProgress::default()
+        };
+    }
+
+    /// Something stays as it is.
+    pub fn left(&self, path: String, reason: String) {
         let mut progress = self.progress.lock();
         progress.left_count += 1;
         if progress.left.len() < LEFT_MAX {
@@ -111,24 +121,34 @@ impl FileSystem {
     }
 
     /// One pass over all files and what it takes until those that were open are closed; `None`: the daemon is stopping.
-    /// Given back is how many files were under an old key: they were brought along, or are among those that are left.
-    pub fn rotate(&self) -> Option<u64> {
+    /// Given back is how many files were under an old key: they were brought along, unless something failed; the next pass
+    /// tells. A pass that `gives_up` brings none along, and tells each as left.
+    pub fn rotate(&self, gives_up: bool) -> Option<u64> {
+        self.rotation.begin_pass();
         let mut found_count = 0;
         let mut batch = Vec::new();
         let mut open = Vec::new();
         for account in self.ledger.accounts() {
-            for name in self.names_in(account.ino()) {
+            let told = |name: &[u8]| format!("{}/{}", account.display_path(), String::from_utf8_lossy(name));
+            let names = self.list_names(account.ino()).unwrap_or_else(|e| {
+                // One that was removed has no files.
+                if e.kind() != std::io::ErrorKind::NotFound {
+                    self.rotation.left(told(b""), e.to_string());
+                }
+                Vec::new()
+            });
+            for name in names {
                 if self.is_stopping() {
                     return None;
                 }
                 match self.look_at_keys(account.ino(), &name) {
                     Ok(Outcome::Current) => {}
+                    Ok(Outcome::Old(_) | Outcome::Open(_)) if gives_up => {
+                        self.rotation.left(told(&name), "still under an old key".to_owned());
+                    }
                     Ok(Outcome::Old(pin)) => batch.push(pin),
                     Ok(Outcome::Open(pin)) => open.push(pin),
-                    Err(reason) => {
-                        let path = format!("{}/{}", account.display_path(), String::from_utf8_lossy(&name));
-                        self.rotation.left(path, reason);
-                    }
+                    Err(reason) => self.rotation.left(told(&name), reason),
                 }
                 self.rotation.progress.lock().looked_at += 1;
                 if batch.len() >= BATCH_FILES {
@@ -208,37 +228,17 @@ impl FileSystem {
 
     /// New heads for these files; given back are those that somebody began to write, or is busy with.
     fn rewrap(&self, pins: Vec<Pin>) -> Vec<Pin> {
-        let (mut jobs, mut busy, mut begun_count) = (Vec::new(), Vec::new(), 0);
+        let (mut jobs, mut busy, mut status) = (Vec::new(), Vec::new(), CommitStatus::default());
         for pin in pins {
             match self.begin_rewrap(pin.node()) {
-                Begun::Job(job) => {
-                    begun_count += 1;
-                    jobs.push(job);
-                }
+                Begun::Job(job) => jobs.push(job),
                 Begun::Busy => busy.push(pin),
                 Begun::Failed(reason) => self.rotation.left(path_of(pin.node()), reason),
             }
         }
-        self.carry_out(jobs, &mut crate::fs::CommitStatus::default());
-        self.rotation.progress.lock().changed += begun_count;
+        self.carry_out(jobs, &mut status);
+        self.rotation.progress.lock().changed += status.sealed_count as u64;
         busy
-    }
-
-    /// Has the rows of a file written anew, under the code of the key of now.
-    pub fn renew_rows(&self, ino: Ino, parent: Ino, name: &[u8]) {
-        let Ok(pin) = self.pin_at(parent, name) else {
-            return;
-        };
-        let node = pin.node();
-        if node.ino != ino {
-            return;
-        }
-        self.notes.placed(ino, parent, name);
-        let mut state = node.file.state.lock();
-        if self.sealed_and_idle(node, &mut state).is_some() {
-            self.note_sealed(node, &state);
-        }
-        state.put_away_if_idle();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Putting the file system together, and taking over what a crash left unsealed.
 
 use std::ffi::CString;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +26,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// When the data directory cannot be examined.
-    pub fn new(parts: Parts) -> std::io::Result<Self> {
+    pub fn new(parts: Parts) -> io::Result<Self> {
         let stat = stat_fd(parts.tree.root())?;
         let generation = parts.tree.root_generation();
         let anchor = Anchor::Descriptor(rustix::fs::openat(
@@ -171,23 +172,26 @@ impl FileSystem {
     }
 
     /// What lies directly in a directory; nothing when it cannot be read.
-    pub(super) fn names_in(&self, directory: Ino) -> Vec<Vec<u8>> {
-        let Ok(account) = self.account_by_ino(directory) else {
-            return Vec::new();
-        };
-        let names = self.tree.open_path(&account.path()).and_then(|dir| {
-            let dir = rustix::fs::openat(&dir, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
-            let entries = rustix::fs::Dir::new(dir)?;
-            entries
-                .map(|entry| Ok(entry?.file_name().to_bytes().to_vec()))
-                .collect()
-        });
-        let mut names: Vec<Vec<u8>> = names.unwrap_or_else(|e: std::io::Error| {
+    fn names_in(&self, directory: Ino) -> Vec<Vec<u8>> {
+        self.list_names(directory).unwrap_or_else(|e| {
             log::debug!("directory inode {directory}: {e}");
             Vec::new()
-        });
-        names.retain(|name| !matches!(name.as_slice(), b"." | b".."));
-        names
+        })
+    }
+
+    pub(super) fn list_names(&self, directory: Ino) -> io::Result<Vec<Vec<u8>>> {
+        let gone = |_| io::Error::from(io::ErrorKind::NotFound);
+        let account = self.account_by_ino(directory).map_err(gone)?;
+        let dir = self.tree.open_path(&account.path())?;
+        let dir = rustix::fs::openat(&dir, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(dir)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if !matches!(name.as_slice(), b"." | b"..") {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 
     /// What has to be saved about inodes with several names.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::sealed::keyring::KeyLine;
 use crate::store::backing::Backing;
 use crate::store::error::{PageName, StoreError};
 use crate::store::sealed_file::pages::random;
@@ -70,6 +71,11 @@ impl<B: Backing> SealedFile<B> {
         let is_sealed = begun.is_some();
         self.write_heads(begun)?;
         Ok(is_sealed)
+    }
+
+    /// Whose keys the file is under from its next head or first byte on.
+    pub fn set_key_line(&mut self, line: KeyLine) {
+        self.options.key_line = line;
     }
 
     /// Has the heads that are written from now on name the KEK of now.
