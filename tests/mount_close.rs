@@ -120,3 +120,25 @@ fn an_error_of_an_earlier_sync_is_told_to_whoever_syncs_after_the_close() {
     assert!(read(&path) == content);
     drop(mount);
 }
+
+#[test]
+fn a_stop_waits_for_open_files_says_which_are_left_and_loses_nothing() {
+    let mut mount = Mount::new();
+    mount.dir("acme");
+    let mut open = File::create(mount.path("acme/open.wav")).expect("a recording");
+    open.write_all(&[5; 9000]).expect("a write");
+    mount.terminate();
+    let status = mount.wait_for_end();
+    assert!(status.success(), "{status}");
+    let log = mount.log();
+    assert!(log.contains("files are open; waiting"), "{log}");
+    let told = log
+        .lines()
+        .find(|line| line.contains("errors from now on"))
+        .expect("which");
+    assert!(told.ends_with("data/acme/open.wav"), "{told}");
+    drop(open);
+    mount.start();
+    assert_eq!(read(&mount.path("acme/open.wav")), [5; 9000]);
+    mount.finish();
+}

@@ -40,6 +40,8 @@ use crate::sys;
 const THREADS_MIN: usize = 4;
 /// How long a stop waits for files to be closed.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Files that are named when they are open at a stop.
+const OPEN_FILES_TOLD: usize = 20;
 /// Between two looks at what is dirty.
 const WRITE_BACK_PACE: Duration = Duration::from_millis(500);
 /// Between two removals of past date directories, in paces of the write-back.
@@ -358,7 +360,7 @@ fn run(
                 .map(|()| Outcome::PutAway(Quiet::Yes))
                 .map_err(DaemonError::Session),
             Ok(Ended::OutOfPatience) => {
-                log::warn!("files are still open; their users get errors from now on");
+                tell_open(fs);
                 Ok(Outcome::PutAway(Quiet::No))
             }
             Ok(Ended::StillMounted(e)) => Err(e.into()),
@@ -368,6 +370,15 @@ fn run(
         fs.stop();
         served
     })
+}
+
+/// Names whoever gets errors from now on.
+fn tell_open(fs: &FileSystem) {
+    let names = fs.open_files(OPEN_FILES_TOLD);
+    log::warn!(
+        "files are still open; their users get errors from now on: {}",
+        names.join(", ")
+    );
 }
 
 fn when_to_hand_over(asked: &Asked<'_>, say: &Sender<Ended>) {

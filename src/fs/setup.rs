@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -243,6 +244,24 @@ impl FileSystem {
                 log::debug!("closing a handle that was left: errno {}", e.0);
             }
         }
+    }
+
+    /// Files that somebody has open, by their backing names, at most so many.
+    pub fn open_files(&self, count_max: usize) -> Vec<String> {
+        let handles = self.handles.all();
+        let files = handles.iter().filter(|handle| handle.stream.is_none());
+        let name = |handle: &Arc<handles::Handle>| {
+            // One that hangs on the disk is not waited for.
+            let state = handle.node().file.state.try_lock()?;
+            let backing = state.sealed.as_ref()?.backing().as_raw_fd();
+            let path = std::fs::read_link(format!("/proc/self/fd/{backing}")).ok()?;
+            Some(path.display().to_string())
+        };
+        let mut names: Vec<String> = files.filter_map(name).collect();
+        names.sort();
+        names.dedup();
+        names.truncate(count_max);
+        names
     }
 
     /// No request is answered any more.
