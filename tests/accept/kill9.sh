@@ -30,7 +30,7 @@ for round in $(seq "$ROUNDS"); do
         [ -f "$ledger.$kind" ] || continue
         json=$("$RECORD_CALLS" "$MNT" --verify-only --ledger "$ledger.$kind" --json)
         recordings=$((recordings + $(figure verified <<<"$json")))
-        acknowledged=$((acknowledged + $(awk '{sum += $2} END {print sum + 0}' "$ledger.$kind")))
+        acknowledged=$((acknowledged + $(awk '{sum += $2} END {printf "%.0f", sum}' "$ledger.$kind")))
         # What was lost before the kill is in the other report.
         for report in "$json" "$(cat "$WORK/$kind.json")"; do
             [ "$(figure ok <<<"$report")" = true ] || { damaged=$((damaged + 1)); echo "round $round: $report"; }
