@@ -31,6 +31,12 @@ fn counts(mount: &Mount) -> Vec<(u64, u64)> {
         .collect()
 }
 
+/// Counts rows of the database.
+fn rows(mount: &Mount, query: &str) -> i64 {
+    let db = rusqlite::Connection::open(mount.store().join("tallyfs.db")).expect("the database");
+    db.query_row(query, [], |row| row.get(0)).expect("a count")
+}
+
 fn begin(mount: &Mount, words: &[&str]) -> Child {
     Command::new(tallyfs())
         .args(words)
@@ -58,8 +64,11 @@ fn many(mount: &Mount, count: u64) -> Vec<(PathBuf, Vec<u8>)> {
 fn recordings_go_on_while_all_are_brought_under_a_new_key() {
     let mut mount = Mount::new();
     let mut all = many(&mount, 300);
-    // Sealed.
+    // Sealed, and hashed: hashing writes rows too, under the key of then.
     mount.remount();
+    let hashed = "SELECT count(*) FROM sealed WHERE content_sha256 <> zeroblob(32)";
+    until("all is hashed", || (rows(&mount, hashed) == 300).then_some(()));
+    assert_eq!(rows(&mount, "SELECT count(*) FROM place WHERE key_id = 1"), 300);
     let path = mount.path("acme/live.wav");
     let mut live = File::create(&path).expect("a recording");
     let mut said = vec![1; 70_000];
@@ -80,6 +89,10 @@ fn recordings_go_on_while_all_are_brought_under_a_new_key() {
     assert_eq!(rotation(&mount)["state"], "done");
     assert_eq!(counts(&mount), [(1, 0), (2, 302)]);
     drop(heard);
+    for table in ["sealed", "place"] {
+        let old = format!("SELECT count(*) FROM {table} WHERE key_id = 1");
+        assert_eq!(rows(&mount, &old), 0, "{table}");
+    }
     tally(&["keys", "destroy", text(&mount.store()), "1", "--yes-destroy", "1"]).ends(0);
     assert!(!mount.key_file().exists());
     for (path, content) in &all {
