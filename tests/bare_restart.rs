@@ -127,3 +127,17 @@ fn an_exchange_is_known_as_done_or_not_begun() {
     assert!(bare.fs().is_exchanged(REQUEST, 1, a));
     assert!(!bare.fs().is_exchanged(REQUEST + 2, 1, a), "another one");
 }
+
+#[test]
+fn what_was_opened_for_a_request_that_got_an_error_is_closed() {
+    let mut bare = Bare::new();
+    bare.keep_handles();
+    let fh = told(&bare, "call.wav");
+    assert_eq!(bare.fs().close_unanswered(&[REQUEST]), 0, "it is this process's own");
+    assert_eq!(restart(&mut bare), goes_on(1));
+    assert_eq!(bare.fs().close_unanswered(&[REQUEST - 2, REQUEST + 2]), 0);
+    assert_eq!(bare.fs().close_unanswered(&[REQUEST - 2, REQUEST]), 1);
+    assert!(bare.fs().release(fh).is_err(), "nobody has it");
+    assert_eq!(bare.fs().close_unanswered(&[REQUEST]), 0);
+    assert_eq!(restart(&mut bare), goes_on(0));
+}

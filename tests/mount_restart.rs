@@ -3,10 +3,12 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -14,13 +16,19 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use common::wait::{Over, until};
-use common::{Mount, Setup, acme_limits, read, refused};
+use common::{Mount, Setup, acme_limits, names, read, refused};
 
 fn kept(config: &str) -> Mount {
-    let mount = Setup::new()
-        .config(config)
-        .arguments(&["--supervise", "--give-up-after", "1000"])
-        .mount();
+    mounted(Setup::new().config(config))
+}
+
+/// On a kernel before Linux 6.9, as far as the daemon can tell.
+fn kept_without_resend(config: &str) -> Mount {
+    mounted(Setup::new().config(config).environment("TALLYFS_WITHOUT_RESEND", "1"))
+}
+
+fn mounted(setup: Setup) -> Mount {
+    let mount = setup.arguments(&["--supervise", "--give-up-after", "1000"]).mount();
     serving(&mount, 1);
     mount
 }
@@ -147,6 +155,30 @@ fn once(dir: &Path, over: &AtomicBool, steps: &AtomicU64) -> u64 {
 #[test]
 fn what_was_under_way_is_done_once() {
     let mount = kept("");
+    once_while(&mount, || kill_daemon(&mount));
+    mount.assert_usage_true();
+    mount.finish();
+}
+
+#[test]
+fn whoever_hands_over_leaves_nothing_under_way() {
+    let mount = kept_without_resend("");
+    once_while(&mount, || {
+        kill_process(keeper(&mount), Signal::USR2).expect("the keeper runs");
+    });
+    let log = mount.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("requests got EIO")).collect();
+    assert_eq!(told.len(), LIVES, "{log}");
+    assert!(told.iter().all(|line| line.contains(" 0 requests got EIO")), "{log}");
+    mount.assert_usage_true();
+    mount.finish();
+}
+
+/// Processes after the first one.
+const LIVES: usize = 10;
+
+/// Has `end` end one daemon after the other, amid operations that cannot simply be done twice. None of them fails.
+fn once_while(mount: &Mount, end: impl Fn()) {
     let over = AtomicBool::new(false);
     let works = ["one", "two"].map(|name| (mount.dir(name), AtomicU64::new(0)));
     std::thread::scope(|scope| {
@@ -155,20 +187,177 @@ fn what_was_under_way_is_done_once() {
             .iter()
             .map(|(dir, steps)| scope.spawn(|| once(dir, &over, steps)))
             .collect();
-        for life in 1..=10 {
+        for life in 1..=LIVES {
             let is_due = |steps: &AtomicU64| steps.load(Ordering::Relaxed) >= life as u64 * STEPS;
             until("operations go on", || {
                 assert!(workers.iter().all(|worker| !worker.is_finished()), "a failed operation");
                 works.iter().all(|(_, steps)| is_due(steps)).then_some(())
             });
-            kill_daemon(&mount);
-            serving(&mount, 1 + life);
+            end();
+            serving(mount, 1 + life);
         }
         over.store(true, Ordering::Relaxed);
         for worker in workers {
             assert!(worker.join().expect("no operation failed") > 0);
         }
     });
+}
+
+/// Has a lease on a file, which holds up whoever opens it, until its standard input ends.
+const LEASE: &str = r#"
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+sys.stdin.read()
+"#;
+
+/// Opens a recording, and waits until the daemon hangs at that. The opening ends by itself when the lease does.
+fn hanging_open<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    mount: &Mount,
+) -> (Child, ScopedJoinHandle<'scope, io::Result<File>>) {
+    let backing = mount.store().join("data/call");
+    let mut lease = Command::new("python3")
+        .args(["-c", LEASE])
+        .arg(&backing)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    let mut said = [0; 5];
+    let out = lease.stdout.as_mut().expect("piped");
+    out.read_exact(&mut said).expect("it has the lease");
+    let path = mount.path("call");
+    let opening = scope.spawn(move || File::open(path));
+    until("the daemon hangs", || {
+        let locks = fs::read_to_string("/proc/locks").expect("the kernel tells");
+        let inode = format!(":{} ", backing.metadata().expect("it is there").ino());
+        let mut lines = locks.lines();
+        lines
+            .any(|line| line.contains("BREAKING") && line.contains(&inode))
+            .then_some(())
+    });
+    (lease, opening)
+}
+
+/// A sealed recording, which no start has to open.
+fn put_away(mount: &mut Mount) {
+    fs::write(mount.path("call"), "audio").expect("room");
+    mount.stop();
+    mount.start();
+    serving(mount, 2);
+}
+
+#[test]
+fn who_waits_for_a_dead_daemon_gets_an_error_where_the_kernel_sends_nothing_again() {
+    let mut mount = kept_without_resend("");
+    put_away(&mut mount);
+    std::thread::scope(|scope| {
+        let (mut lease, opening) = hanging_open(scope, &mount);
+        kill_daemon(&mount);
+        serving(&mount, 3);
+        until("it does not wait on", || opening.is_finished().then_some(()));
+        let error = opening.join().expect("no panic").expect_err("nobody did it");
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::IO), "{error}");
+        assert!(mount.log().contains(" 1 requests got EIO"), "{}", mount.log());
+        drop(lease.stdin.take());
+        lease.wait().expect("it ends");
+    });
+    assert_eq!(read(&mount.path("call")), b"audio");
+    mount.finish();
+}
+
+#[test]
+fn who_waits_for_a_dead_daemon_is_served_by_the_next_one() {
+    let mut mount = kept("");
+    put_away(&mut mount);
+    std::thread::scope(|scope| {
+        let (mut lease, opening) = hanging_open(scope, &mount);
+        kill_daemon(&mount);
+        serving(&mount, 3);
+        drop(lease.stdin.take());
+        lease.wait().expect("it ends");
+        let mut content = String::new();
+        let mut file = opening.join().expect("no panic").expect("it is asked again");
+        file.read_to_string(&mut content).expect("it is open");
+        assert_eq!(content, "audio");
+    });
+    mount.finish();
+}
+
+#[test]
+fn what_the_kernel_takes_for_absent_it_asks_for_again_where_it_may_have_been_told_an_error_for_a_success() {
+    let mount = kept_without_resend("");
+    let link = || fs::symlink_metadata(mount.path("link"));
+    link().expect_err("it is not there");
+    // As a daemon does that dies before it answers.
+    let backing = mount.store().join("data/link");
+    symlink("nowhere", &backing).expect("a new name");
+    until("it is seen", || link().ok());
+    fs::remove_file(&backing).expect("it is there");
+    mount.finish();
+}
+
+/// Makes, moves, reads and removes a recording again and again, and puts up with EIO. Returns how often it met that.
+fn with_errors(dir: &Path, over: &AtomicBool) -> u64 {
+    let errors = AtomicU64::new(0);
+    let is_done = |done: io::Result<()>| {
+        if let Err(error) = &done {
+            assert_eq!(Errno::from_io_error(error), Some(Errno::IO), "{error}");
+            errors.fetch_add(1, Ordering::Relaxed);
+        }
+        done.is_ok()
+    };
+    let mut count = 0_u64;
+    while !over.load(Ordering::Relaxed) {
+        count += 1;
+        let [old, new] = ["old", "new"].map(|name| dir.join(format!("{name}{count}")));
+        let content = count.to_le_bytes();
+        let is_whole = is_done(fs::write(&old, content)) && is_done(fs::rename(&old, &new));
+        if is_whole && is_done(File::open(&new).map(|_| ())) {
+            let mut found = Vec::new();
+            if is_done(File::open(&new).and_then(|mut file| file.read_to_end(&mut found).map(|_| ()))) {
+                assert_eq!(found, content);
+            }
+            // Done or not, if it failed.
+            is_done(fs::remove_file(&new));
+        }
+    }
+    errors.into_inner()
+}
+
+#[test]
+fn without_a_resend_kills_cost_errors_and_nobody_hangs() {
+    let mut mount = kept_without_resend("");
+    let over = AtomicBool::new(false);
+    let dirs = ["one", "two"].map(|name| mount.dir(name));
+    std::thread::scope(|scope| {
+        let _over = Over(&over);
+        let workers: Vec<_> = dirs.iter().map(|dir| scope.spawn(|| with_errors(dir, &over))).collect();
+        for life in 1..=LIVES {
+            kill_daemon(&mount);
+            serving(&mount, 1 + life);
+        }
+        over.store(true, Ordering::Relaxed);
+        let ends = || workers.iter().all(ScopedJoinHandle::is_finished).then_some(());
+        until("nobody hangs", ends);
+        for worker in workers {
+            worker.join().expect("no error but EIO");
+        }
+    });
+    // What was done all the same the kernel comes to know a little later.
+    for (name, dir) in ["one", "two"].iter().zip(&dirs) {
+        let backing = names(&mount.store().join("data").join(name));
+        let found = || names(dir).into_iter().filter(|name| dir.join(name).exists());
+        until("the mount shows what is there", || {
+            found().eq(backing.iter().cloned()).then_some(())
+        });
+    }
+    // A close that was under way is lost, and with it what the file takes until the mount ends.
+    mount.stop();
+    mount.start();
     mount.assert_usage_true();
     mount.finish();
 }

@@ -18,6 +18,9 @@ pub const MEMORY: &str = "tallyfs-memory";
 /// What our own keeper passes: the numbers of both, and when the last process ended, in nanoseconds of the monotonic
 /// clock; with commas between them.
 pub const VARIABLE: &str = "TALLYFS_KEPT";
+/// Tests set it, to have the kernel taken for one before Linux 6.9.
+#[cfg(feature = "fault-points")]
+const WITHOUT_RESEND: &str = "TALLYFS_WITHOUT_RESEND";
 /// systemd's descriptors begin behind standard error (`sd_listen_fds(3)`).
 const LISTEN_FDS_START: i32 = 3;
 
@@ -35,6 +38,10 @@ pub struct Inheritance {
 impl Inheritance {
     /// What the environment says was passed to this process; its descriptors are this process's from now on.
     pub fn take(environment: &dyn Fn(&str) -> Option<OsString>) -> Option<Self> {
+        #[cfg(feature = "fault-points")]
+        if environment(WITHOUT_RESEND).is_some() {
+            crate::fuse::pretend_no_resend();
+        }
         let text = |name| environment(name)?.into_string().ok();
         let (connection, memory, since) = match text(VARIABLE) {
             Some(told) => by_keeper(&told)?,

@@ -163,20 +163,29 @@ impl Notifier {
 /// Has another process look at the mount. No thread of the daemon may: the kernel lets nobody go who waits for an answer,
 /// so a daemon that is killed while it asks itself could not die, and the next one not begin.
 fn ask_by_another(mount_point: &Path) -> io::Result<()> {
-    // Not its path: an upgrade may have put another program there.
-    let asked = Command::new("/proc/self/exe")
-        .arg("answers")
-        .arg(mount_point)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .output()?;
+    let asked = asker(mount_point).output()?;
     if asked.status.success() {
         return Ok(());
     }
     Err(io::Error::other(
         String::from_utf8_lossy(&asked.stderr).trim().to_owned(),
     ))
+}
+
+/// Has another process look at the mount, and does not wait for what it finds: one more request comes in.
+///
+/// # Errors
+/// It could not be started.
+pub fn provoke_request(mount_point: &Path) -> io::Result<()> {
+    asker(mount_point).stderr(Stdio::null()).spawn().map(|_| ())
+}
+
+fn asker(mount_point: &Path) -> Command {
+    // Not its path: an upgrade may have put another program there.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("answers").arg(mount_point).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
 }
 
 /// Ends the thread that watches the mount, and says that the daemon is stopping.

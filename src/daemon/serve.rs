@@ -25,7 +25,7 @@ use crate::daemon::physical::PhysicalLook;
 use crate::daemon::reload::Reload;
 use crate::daemon::signals::{OnSignal, SignalThread, Stop};
 use crate::daemon::start_up::boot_id;
-use crate::daemon::succession::Succession;
+use crate::daemon::succession::{Succession, fall_silent};
 use crate::daemon::{DaemonError, Parts, interface, rotation, watchman};
 use crate::db::Writer;
 use crate::fs::FileSystem;
@@ -98,7 +98,7 @@ pub fn serve(parts: Parts) -> Result<(), DaemonError> {
     let interface = interface::open(&config.admin, parts.store.paths(), services);
     let kept = fs.kept().map(|kept| &**kept);
     let (session, guard) = succession.connect(&parts.mount_plan, &parts.notifier, kept, |connection| {
-        Session::start(connection, fs.clone(), threads(&config), requests, kept)
+        Session::start(connection, &fs, threads(&config), requests, kept)
     })?;
     succession.report(recovered.taken_over);
     Reload::new(&fs, parts.reread, &config, &parts.notifier).start(reload_asked)?;
@@ -338,7 +338,7 @@ fn run(
             end_later(say_late, Ended::StillMounted(e));
         }
     });
-    let invalidator = session.invalidator();
+    let (invalidator, drain) = (session.invalidator(), session.drain());
     log::info!("mounted {}", guard.mount_point().display());
     thread::Builder::new()
         .name("session".to_owned())
@@ -364,7 +364,10 @@ fn run(
                 Ok(Outcome::PutAway(Quiet::No))
             }
             Ok(Ended::StillMounted(e)) => Err(e.into()),
-            Ok(Ended::HandOver) => Ok(Outcome::HandOver),
+            Ok(Ended::HandOver) => {
+                fall_silent(&drain, guard.mount_point());
+                Ok(Outcome::HandOver)
+            }
             Err(_) => Err(DaemonError::Session(io::Error::other("its threads are gone"))),
         };
         fs.stop();

@@ -3,16 +3,26 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::clock::machine_monotonic;
 use crate::daemon::DaemonError;
 use crate::daemon::inheritance::{self, Inheritance};
 use crate::daemon::mount::{MountGuard, MountPlan, Mounted, detach_of_store};
-use crate::daemon::notify::Notifier;
+use crate::daemon::notify::{Notifier, provoke_request};
 use crate::fs::{Kept, TakenOver};
-use crate::fuse::Session;
+use crate::fuse::{Drain, Session};
+
+/// So long a process that hands its mount over waits for its last requests: a disk that hangs does not keep the next
+/// one from starting.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks.
+const DRAIN_PACE: Duration = Duration::from_micros(500);
+/// So many looks without a request of anybody, and one is provoked.
+const QUIET_LOOKS: u32 = 6;
 
 /// What was left, and what is going to be.
 pub struct Succession {
@@ -103,5 +113,30 @@ impl Succession {
                 log::info!("took the mount over with {handles_count} open files and directories ({lost_count} lost)");
             }
         }
+    }
+}
+
+/// Reads no more requests, and comes back when all that were read are answered: the next process begins where this one
+/// stops, also where the kernel cannot send a request again. A thread that waits in read(2) can only be had out of there
+/// by a request.
+pub fn fall_silent(drain: &Drain, mount_point: &Path) {
+    drain.begin();
+    let begun = machine_monotonic();
+    let (mut reading_before, mut quiet_looks) = (usize::MAX, 0_u32);
+    while !drain.is_dry() {
+        if machine_monotonic().saturating_sub(begun) >= DRAIN_PATIENCE {
+            log::warn!(
+                "{} requests are not answered yet; the next process goes on with them",
+                drain.unanswered_count()
+            );
+            return;
+        }
+        let reading = drain.reading_count();
+        quiet_looks = if reading == reading_before { quiet_looks + 1 } else { 0 };
+        reading_before = reading;
+        if reading > 0 && quiet_looks.is_multiple_of(QUIET_LOOKS) && quiet_looks > 0 {
+            provoke_request(mount_point).unwrap_or_else(|e| log::debug!("no request could be provoked: {e}"));
+        }
+        thread::park_timeout(DRAIN_PACE);
     }
 }

@@ -23,15 +23,18 @@ const HANDLES_MAX: usize = 65_536;
 const GREETING_BYTES_MAX: usize = 256;
 
 /// Words: what it is; processes so far; length and bytes of the kernel's first request; a rename in both directions
-/// under way, with what stood at the first name; slots that were in use at some time.
+/// under way, with what stood at the first name; slots that were in use at some time; and two more, told below.
 const LIVES: usize = 1;
 const GREETING_LENGTH: usize = 2;
 const GREETING: usize = 3;
 const EXCHANGE_REQUEST: usize = GREETING + GREETING_BYTES_MAX / 8;
 const EXCHANGE_INO: usize = EXCHANGE_REQUEST + 1;
 const HIGH: usize = EXCHANGE_INO + 1;
+/// The newest request that was read, roughly; all up to this one are answered, or nobody waits for them.
+const NEWEST: usize = HIGH + 1;
+const ANSWERED: usize = NEWEST + 1;
 const SLOTS: usize = 64;
-const _: () = assert!(HIGH < SLOTS);
+const _: () = assert!(ANSWERED < SLOTS);
 
 /// Words of a slot: flags, handle, inode, request that opened it, home, kind and length of the inode's kernel handle,
 /// its bytes.
@@ -53,6 +56,8 @@ const WRITES: u64 = 8;
 /// Handles counted by each process, in the lower bits of their numbers; the process is in the upper ones, so that no
 /// number comes twice.
 const LIFE_SHIFT: u32 = 40;
+/// How much newer than the newest noted one a request may be: noting each would have the threads wait for each other.
+pub const NEWEST_STEP: u64 = 4096;
 /// Set in the number of a request that the kernel sends again.
 const REPEATED: u64 = 1 << 63;
 
@@ -227,6 +232,30 @@ impl Kept {
         Some(slot)
     }
 
+    /// A request was read.
+    pub fn note_request(&self, request: u64) {
+        let newest = &self.memory.words()[NEWEST];
+        let request = request_key(request);
+        if request >= newest.load(Ordering::Relaxed) + NEWEST_STEP {
+            newest.fetch_max(request, Ordering::Relaxed);
+        }
+    }
+
+    /// The newest request that was noted; there may be newer ones by less than [`NEWEST_STEP`].
+    pub fn newest_request(&self) -> u64 {
+        self.memory.words()[NEWEST].load(Ordering::Relaxed)
+    }
+
+    /// For nobody up to this request an answer is missing.
+    pub fn answered(&self) -> u64 {
+        self.memory.words()[ANSWERED].load(Ordering::Relaxed)
+    }
+
+    /// All up to this request have got their answers.
+    pub fn set_answered(&self, request: u64) {
+        self.memory.words()[ANSWERED].store(request, Ordering::Relaxed);
+    }
+
     /// The handle is closed.
     pub fn free(&self, slot: u32) {
         self.word(slot, FLAGS).store(0, Ordering::Release);
@@ -347,6 +376,20 @@ mod tests {
         assert_eq!(found, [moved, handle(3, &[3; 20]), handle(4, &[4; 20])]);
         assert_eq!(kept.put(&handle(9, &[])), Some(slots[1]), "what is free is used again");
         assert_eq!(kept.handles().len(), 4);
+    }
+
+    #[test]
+    fn the_newest_request_is_known_but_for_a_step() {
+        let kept = Kept::create().unwrap();
+        for request in (0..100_000).step_by(2) {
+            kept.note_request(request);
+            assert!((request - request.min(NEWEST_STEP - 1)..=request).contains(&kept.newest_request()));
+        }
+        kept.note_request(8 | REPEATED);
+        kept.set_answered(500);
+        let newest = kept.newest_request();
+        let kept = next_life(kept);
+        assert_eq!((kept.newest_request(), kept.answered()), (newest, 500));
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub use figures::PastOperations;
 pub use file::{OpenMode, Opened, WriteAsked};
 pub use handles::Handle;
 pub use in_hand::InHand;
-pub use kept::{Kept, is_repeated};
+pub use kept::{Kept, NEWEST_STEP, is_repeated};
 pub use links::{LinkCharge, MultiLink};
 pub use node::{Node, ROOT_NODE};
 pub use rename::RenameKind;

@@ -146,6 +146,19 @@ impl FileSystem {
         }
     }
 
+    /// Requests of an earlier process got errors, and will not be sent again: what it opened for them nobody has, and is
+    /// closed. Returns how many handles.
+    pub fn close_unanswered(&self, requests: &[u64]) -> usize {
+        let Some(kept) = self.kept() else {
+            return 0;
+        };
+        let is_left = |handle: &KeptHandle| handle.fh.0 <= kept.first_number() && requests.contains(&handle.request);
+        let handles = kept.handles().into_iter().map(|(_, handle)| handle);
+        handles
+            .filter(|handle| is_left(handle) && self.release(handle.fh).is_ok())
+            .count()
+    }
+
     /// The handle is closed: nobody has to know of it any more.
     pub(super) fn forget_handle(&self, handle: &Handle) {
         if let Some(estate) = &self.estate

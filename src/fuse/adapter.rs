@@ -20,9 +20,11 @@ use crate::fs::{
     WriteAsked, XattrAnswer,
 };
 use crate::fuse::convert::{
-    TTL, absent, attr, caller, errno, fopen_flags, generation, kind, listing_flags, new_time, open_mode, without_entry,
+    TTL, UNSURE_TTL, absent, attr, caller, errno, fopen_flags, generation, kind, listing_flags, new_time, open_mode,
+    without_entry,
 };
-use crate::fuse::readers::{Readers, Takes};
+use crate::fuse::handshake::resends;
+use crate::fuse::readers::{Readers, Takes, Turn};
 use crate::fuse::repeated::{Name, gone, is_sent_again, made, rename};
 use crate::fuse::session::{REQUEST_BYTES_MAX, negotiate};
 use crate::fuse::sync_gate::SyncGate;
@@ -42,6 +44,7 @@ pub struct Adapter {
     fs: Arc<FileSystem>,
     syncs: SyncGate,
     readers: Readers,
+    ttl: Duration,
 }
 
 impl Adapter {
@@ -51,6 +54,29 @@ impl Adapter {
             fs,
             syncs: SyncGate::new(threads),
             readers,
+            ttl: TTL,
+        }
+    }
+
+    /// The calling thread has read a request.
+    fn turn(&self, request: &Request, takes: Takes, kind: RequestKind) -> Turn<'_> {
+        if let Some(kept) = self.fs.kept() {
+            kept.note_request(request.unique().0);
+        }
+        self.readers.begin(request.pid(), takes, kind)
+    }
+
+    fn reply_entry(&self, found: FsResult<Entry>, reply: ReplyEntry) {
+        match found {
+            Ok(entry) => reply.entry(&self.ttl, &attr(&entry.attr), generation(entry.generation)),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn reply_attr(&self, found: FsResult<crate::fs::Attr>, reply: ReplyAttr) {
+        match found {
+            Ok(found) => reply.attr(&self.ttl, &attr(&found)),
+            Err(e) => reply.error(errno(e)),
         }
     }
 }
@@ -60,23 +86,9 @@ fn moving(bytes: usize) -> Takes {
     if bytes > LONG_BYTES { Takes::Long } else { Takes::Moment }
 }
 
-fn reply_entry(found: FsResult<Entry>, reply: ReplyEntry) {
-    match found {
-        Ok(entry) => reply.entry(&TTL, &attr(&entry.attr), generation(entry.generation)),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
 fn reply_empty(done: FsResult<()>, reply: ReplyEmpty) {
     match done {
         Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn reply_attr(found: FsResult<crate::fs::Attr>, reply: ReplyAttr) {
-    match found {
-        Ok(found) => reply.attr(&TTL, &attr(&found)),
         Err(e) => reply.error(errno(e)),
     }
 }
@@ -91,14 +103,17 @@ fn reply_xattr(answer: FsResult<XattrAnswer>, reply: ReplyXattr) {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, kernel: &mut KernelConfig) -> io::Result<()> {
+        if self.fs.kept().is_some() && !resends(kernel) {
+            self.ttl = UNSURE_TTL;
+        }
         negotiate(kernel)
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Lookup);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Lookup);
         match self.fs.lookup(parent.0, name, caller(request)) {
-            Ok(Found::Entry(entry)) => reply.entry(&TTL, &attr(&entry.attr), generation(entry.generation)),
-            Ok(Found::Absent) => reply.entry(&TTL, &absent(), generation(0)),
+            Ok(Found::Entry(entry)) => reply.entry(&self.ttl, &attr(&entry.attr), generation(entry.generation)),
+            Ok(Found::Absent) => reply.entry(&self.ttl, &absent(), generation(0)),
             Ok(Found::Figure(entry)) => {
                 reply.entry(&Duration::ZERO, &attr(&entry.attr), generation(entry.generation));
             }
@@ -108,13 +123,13 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, request: &Request, ino: INodeNo, lookups: u64) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Forget);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Forget);
         self.fs.forget(ino.0, lookups);
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Getattr);
-        reply_attr(self.fs.getattr(ino.0), reply);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Getattr);
+        self.reply_attr(self.fs.getattr(ino.0), reply);
     }
 
     fn setattr(
@@ -135,7 +150,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Setattr);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Setattr);
         let set = SetAttr {
             mode,
             uid,
@@ -144,11 +159,11 @@ impl Filesystem for Adapter {
             atime: atime.map(new_time),
             mtime: mtime.map(new_time),
         };
-        reply_attr(self.fs.setattr(ino.0, &set, caller(request)), reply);
+        self.reply_attr(self.fs.setattr(ino.0, &set, caller(request)), reply);
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         match self.fs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(e)),
@@ -165,33 +180,33 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Create);
         let mode = NewMode { bits: mode, umask };
         let entry = self.fs.mknod(parent.0, name, mode, u64::from(rdev), caller(request));
-        reply_entry(made(&self.fs, request, entry, parent, name), reply);
+        self.reply_entry(made(&self.fs, request, entry, parent, name), reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Create);
         let mode = NewMode { bits: mode, umask };
         let entry = self.fs.mkdir(parent.0, name, mode, caller(request));
-        reply_entry(made(&self.fs, request, entry, parent, name), reply);
+        self.reply_entry(made(&self.fs, request, entry, parent, name), reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Unlink);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Unlink);
         reply_empty(gone(request, self.fs.unlink(parent.0, name), Errno::ENOENT), reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Unlink);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Unlink);
         reply_empty(gone(request, self.fs.rmdir(parent.0, name), Errno::ENOENT), reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Create);
         let entry = self.fs.symlink(parent.0, link_name, target, caller(request));
-        reply_entry(made(&self.fs, request, entry, parent, link_name), reply);
+        self.reply_entry(made(&self.fs, request, entry, parent, link_name), reply);
     }
 
     fn rename(
@@ -204,7 +219,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Rename);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Rename);
         let kind = match flags.bits() {
             0 => RenameKind::Replace,
             bits if bits == RenameFlags::RENAME_NOREPLACE.bits() => RenameKind::NoReplace,
@@ -220,13 +235,13 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Create);
         let entry = self.fs.link(ino.0, newparent.0, newname);
-        reply_entry(made(&self.fs, request, entry, newparent, newname), reply);
+        self.reply_entry(made(&self.fs, request, entry, newparent, newname), reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Open);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Open);
         let how = open_mode(flags);
         let before = is_sent_again(request).then(|| self.fs.opened_before(request.unique().0));
         let opened = before
@@ -252,9 +267,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _turn = self
-            .readers
-            .begin(request.pid(), moving(size as usize), RequestKind::Read);
+        let _turn = self.turn(request, moving(size as usize), RequestKind::Read);
         READ_BUFFER.with_borrow_mut(|buffer| {
             let size = size.min(REQUEST_BYTES_MAX) as usize;
             if buffer.len() < size {
@@ -279,9 +292,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _turn = self
-            .readers
-            .begin(request.pid(), moving(data.len()), RequestKind::Write);
+        let _turn = self.turn(request, moving(data.len()), RequestKind::Write);
         let asked = WriteAsked {
             plain_offset: offset,
             data,
@@ -297,7 +308,7 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, request: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Flush);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Flush);
         // Nothing waits for a close: a write was acknowledged only after it was in the backing page cache.
         // Told so once, the kernel spares every further close this round trip, and goes on writing the
         // dirty pages of mappings back first, which FOPEN_NOFLUSH would leave.
@@ -314,12 +325,12 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Release);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Release);
         reply_empty(self.fs.release(Fh(fh.0)), reply);
     }
 
     fn fsync(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let mut turn = self.readers.begin(request.pid(), Takes::Long, RequestKind::Fsync);
+        let mut turn = self.turn(request, Takes::Long, RequestKind::Fsync);
         let apart = turn.apart();
         let fs = self.fs.clone();
         self.syncs.run(move || {
@@ -329,7 +340,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Open);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Open);
         let before = is_sent_again(request).then(|| self.fs.directory_opened_before(request.unique().0));
         match before.flatten().map_or_else(|| self.fs.opendir(ino.0), Ok) {
             Ok(opened) => {
@@ -341,7 +352,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Readdir);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Readdir);
         let listed = self.fs.readdir(Fh(fh.0), offset, Listing::Names, |name| {
             reply.add(
                 INodeNo(name.ino.0),
@@ -364,13 +375,13 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Readdir);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Readdir);
         let listed = self.fs.readdir(Fh(fh.0), offset, Listing::WithEntries, |name| {
             let os_name = OsStr::from_bytes(name.name.to_bytes());
             if let Some(entry) = &name.entry {
                 let found = attr(&entry.attr);
                 let generation = generation(entry.generation);
-                return reply.add(found.ino, name.next, os_name, &TTL, &found, generation);
+                return reply.add(found.ino, name.next, os_name, &self.ttl, &found, generation);
             }
             let bare = without_entry(name);
             reply.add(bare.ino, name.next, os_name, &Duration::ZERO, &bare, generation(0))
@@ -382,12 +393,12 @@ impl Filesystem for Adapter {
     }
 
     fn releasedir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Release);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Release);
         reply_empty(self.fs.releasedir(Fh(fh.0)), reply);
     }
 
     fn fsyncdir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let mut turn = self.readers.begin(request.pid(), Takes::Long, RequestKind::Fsync);
+        let mut turn = self.turn(request, Takes::Long, RequestKind::Fsync);
         let apart = turn.apart();
         let fs = self.fs.clone();
         self.syncs.run(move || {
@@ -397,7 +408,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         match self.fs.statfs(ino.0) {
             Ok(s) => reply.statfs(
                 s.blocks,
@@ -423,29 +434,29 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         let set = self.fs.setxattr(ino.0, name, value, flags, caller(request));
         reply_empty(gone(request, set, Errno::EEXIST), reply);
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         reply_xattr(self.fs.getxattr(ino.0, name, size as usize), reply);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         reply_xattr(self.fs.listxattr(ino.0, size as usize), reply);
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         let removed = self.fs.removexattr(ino.0, name, caller(request));
         reply_empty(gone(request, removed, Errno(libc::ENODATA)), reply);
     }
 
     fn access(&self, request: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         // The kernel checks permissions (default_permissions); what is left to say is whether it exists.
         reply_empty(self.fs.getattr(ino.0).map(|_| ()), reply);
     }
@@ -460,7 +471,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Create);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Create);
         let how = open_mode(OpenFlags(flags));
         let mode = NewMode { bits: mode, umask };
         let before = is_sent_again(request).then(|| self.fs.opened_before(request.unique().0));
@@ -476,7 +487,7 @@ impl Filesystem for Adapter {
             Ok((entry, opened)) => {
                 self.fs.keep(opened.fh, request.unique().0);
                 reply.created(
-                    &TTL,
+                    &self.ttl,
                     &attr(&entry.attr),
                     generation(entry.generation),
                     FileHandle(opened.fh.0),
@@ -497,13 +508,13 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Long, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Long, RequestKind::Other);
         let done = self.fs.fallocate(Fh(fh.0), offset, length, mode, caller(request));
         reply_empty(done, reply);
     }
 
     fn lseek(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         let to = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,
@@ -528,7 +539,7 @@ impl Filesystem for Adapter {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         // The kernel asks no more, and knows that files are always ready.
         reply.error(fuser::Errno::ENOSYS);
     }
@@ -544,7 +555,7 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Moment, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Moment, RequestKind::Other);
         reply.error(fuser::Errno::ENOTTY);
     }
 
@@ -561,7 +572,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _turn = self.readers.begin(request.pid(), Takes::Long, RequestKind::Other);
+        let _turn = self.turn(request, Takes::Long, RequestKind::Other);
         let from = CopyEnd {
             fh: Fh(fh_in.0),
             plain_offset: offset_in,

@@ -9,6 +9,9 @@ use crate::fs::{Attr, Caller, DirEntry, Errno, NewTime, OpenMode, Opened, Opened
 /// The daemon is the only writer, so what the kernel knows stays true; what the daemon changes by
 /// itself it takes back.
 pub const TTL: Duration = Duration::from_hours(1);
+/// The kernel takes an EIO for a request of a process that died as not done, and it may have been done: so long nobody sees
+/// that.
+pub const UNSURE_TTL: Duration = Duration::from_secs(1);
 
 /// No file system numbers inodes from here on.
 const NOBODYS_INODE: u64 = 1 << 63;

@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use fuser::{InitFlags, KernelConfig};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
 use crate::sys::descriptors::put_in_place;
@@ -54,11 +55,34 @@ fn read_greeting(live: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(greeting)
 }
 
+/// Tests take the kernel for an older one.
+#[cfg(feature = "fault-points")]
+static LACKS_RESEND: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// From now on the kernel is one before Linux 6.9, as far as this process is concerned.
+#[cfg(feature = "fault-points")]
+pub fn pretend_no_resend() {
+    LACKS_RESEND.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Whether the kernel can send again what a process has read that died.
+pub fn resends(kernel: &KernelConfig) -> bool {
+    #[cfg(feature = "fault-points")]
+    if LACKS_RESEND.load(std::sync::atomic::Ordering::Relaxed) {
+        return false;
+    }
+    kernel.capabilities().contains(InitFlags::FUSE_HAS_RESEND)
+}
+
 /// Has the kernel send again what an earlier process has read and not answered.
 ///
 /// # Errors
 /// EINVAL before Linux 6.9.
 pub fn ask_again(live: impl AsFd) -> io::Result<()> {
+    #[cfg(feature = "fault-points")]
+    if LACKS_RESEND.load(std::sync::atomic::Ordering::Relaxed) {
+        return Err(rustix::io::Errno::INVAL.into());
+    }
     let mut notice = Vec::with_capacity(NOTICE_BYTES as usize);
     notice.extend_from_slice(&NOTICE_BYTES.to_ne_bytes());
     notice.extend_from_slice(&NOTIFY_RESEND.to_ne_bytes());

@@ -11,5 +11,9 @@ mod readers;
 mod repeated;
 mod session;
 mod sync_gate;
+mod unanswered;
 
+#[cfg(feature = "fault-points")]
+pub use handshake::pretend_no_resend;
+pub use readers::Drain;
 pub use session::{Invalidator, Session};

@@ -9,7 +9,8 @@
 //! - by the watch, when the only thread at work is at it for longer than a tick: a disk that hangs holds up nobody
 //!   else for more than two ticks.
 //!
-//! Invariant: a thread waits for the kernel, or one that is at work will when it is done, or the watch calls one.
+//! Invariant: a thread waits for the kernel, or one that is at work will when it is done, or the watch calls one. Until
+//! the mount is handed over ([`Drain`]): then nobody reads any more, and the next process finds nothing under way.
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -82,6 +83,10 @@ pub struct Apart {
     began: Moment,
 }
 
+/// Ends the reading of requests while the connection lives on, so that each one that was read is answered.
+#[derive(Clone)]
+pub struct Drain(Arc<Shared>);
+
 struct Shared {
     device: OwnedFd,
     counts: CachePadded<Counts>,
@@ -112,6 +117,10 @@ struct Counts {
     /// Requests begun, for the watch.
     begun: AtomicU64,
     watch_sleeps: AtomicBool,
+    /// Requests that are answered apart from their turns.
+    apart: AtomicUsize,
+    /// Nobody reads any more.
+    is_drained: AtomicBool,
 }
 
 #[derive(Default)]
@@ -169,6 +178,11 @@ impl Readers {
         }
     }
 
+    /// Ends the reading, when somebody else is to serve the connection.
+    pub fn drain(&self) -> Drain {
+        Drain(self.shared.clone())
+    }
+
     /// The calling thread has read a request of a client's thread; 0: of the kernel's own.
     pub fn begin(&self, client: u32, takes: Takes, kind: RequestKind) -> Turn<'_> {
         let turn = Turn {
@@ -176,13 +190,15 @@ impl Readers {
             kind: Some(kind),
             began: self.shared.clock.moment(),
         };
+        let counts = &self.shared.counts;
         if self.is_single {
+            counts.at_work.fetch_add(1, Ordering::SeqCst);
+            counts.reading.fetch_sub(1, Ordering::SeqCst);
             return turn;
         }
         LEAVING.with_borrow_mut(|leaving| {
             leaving.get_or_insert_with(|| Leaving(Arc::downgrade(&self.shared)));
         });
-        let counts = &self.shared.counts;
         counts.begun.fetch_add(1, Ordering::SeqCst);
         if counts.watch_sleeps.load(Ordering::SeqCst)
             && counts.watch_sleeps.swap(false, Ordering::SeqCst)
@@ -218,6 +234,7 @@ impl Drop for Readers {
 impl Turn<'_> {
     /// What is left of the request, for whoever answers it: this thread, or another one later.
     pub fn apart(&mut self) -> Apart {
+        self.readers.shared.counts.apart.fetch_add(1, Ordering::SeqCst);
         Apart {
             shared: self.readers.shared.clone(),
             times: self.readers.times.clone(),
@@ -231,6 +248,7 @@ impl Drop for Apart {
     fn drop(&mut self) {
         self.times
             .note(self.kind, self.began.ns_until(self.shared.clock.moment()));
+        self.shared.counts.apart.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -241,11 +259,14 @@ impl Drop for Turn<'_> {
         if let Some(kind) = self.kind {
             readers.times.note(kind, self.began.ns_until(ended));
         }
+        let counts = &readers.shared.counts;
         if readers.is_single {
+            counts.reading.fetch_add(1, Ordering::SeqCst);
+            counts.at_work.fetch_sub(1, Ordering::SeqCst);
+            readers.shared.stay_if_drained();
             return;
         }
-        let counts = &readers.shared.counts;
-        counts.at_work.fetch_sub(1, Ordering::Relaxed);
+        counts.at_work.fetch_sub(1, Ordering::SeqCst);
         let left_one = readers.shared.is_request_waiting();
         counts.left_one.store(left_one, Ordering::Relaxed);
         if counts.is_crowded() {
@@ -258,6 +279,31 @@ impl Drop for Turn<'_> {
         } else {
             readers.shared.rest();
         }
+        readers.shared.stay_if_drained();
+    }
+}
+
+impl Drain {
+    /// From now on whoever has answered reads no more.
+    pub fn begin(&self) {
+        self.0.counts.is_drained.store(true, Ordering::SeqCst);
+    }
+
+    /// Threads in read(2), or on their way there: each takes one more request, and answers it.
+    pub fn reading_count(&self) -> usize {
+        self.0.counts.reading.load(Ordering::SeqCst)
+    }
+
+    /// Requests that were read and are not answered yet. A thread that has just read is counted as reading.
+    pub fn unanswered_count(&self) -> usize {
+        let counts = &self.0.counts;
+        counts.at_work.load(Ordering::SeqCst) + counts.apart.load(Ordering::SeqCst)
+    }
+
+    /// Nobody reads, and everything that was read is answered.
+    pub fn is_dry(&self) -> bool {
+        // In this order: who ceases to read is at work before, and who answers apart is counted so before the turn ends.
+        self.reading_count() == 0 && self.unanswered_count() == 0
     }
 }
 
@@ -314,7 +360,7 @@ impl Shared {
                 break;
             }
             // Whoever was reading may have begun a request since, and called nobody for nobody rested.
-            if self.counts.be_the_reader() {
+            if !self.counts.is_drained.load(Ordering::SeqCst) && self.counts.be_the_reader() {
                 break;
             }
             if self.closed.load(Ordering::SeqCst) {
@@ -329,9 +375,21 @@ impl Shared {
         self.counts.resting.store(rest.count, Ordering::SeqCst);
     }
 
+    /// A thread that is counted as reading does not go to read when the reading has ended.
+    fn stay_if_drained(&self) {
+        if !self.counts.is_drained.load(Ordering::SeqCst) {
+            return;
+        }
+        self.counts.reading.fetch_sub(1, Ordering::SeqCst);
+        let mut rest = self.rest.lock();
+        while !self.closed.load(Ordering::SeqCst) {
+            self.wake.wait(&mut rest);
+        }
+    }
+
     /// Sends one of those that rest to read, if there is one.
     fn call_one(&self) {
-        if self.counts.resting.load(Ordering::SeqCst) == 0 {
+        if self.counts.resting.load(Ordering::SeqCst) == 0 || self.counts.is_drained.load(Ordering::SeqCst) {
             return;
         }
         let mut rest = self.rest.lock();
@@ -483,6 +541,59 @@ mod tests {
         assert_eq!(resting(&readers), 1);
         readers.shared.close();
         rested.goes_to_read();
+    }
+
+    /// Another thread's request, which takes long; what is left of it is answered apart. It says when it goes to read.
+    fn one_request(readers: &Arc<Readers>) -> (Apart, Receiver<()>, JoinHandle<()>) {
+        let ((say, apart), (read, reads)) = (channel(), channel());
+        let own = readers.clone();
+        let thread = thread::spawn(move || {
+            let mut turn = own.begin(1, Takes::Long, KIND);
+            say.send(turn.apart()).unwrap();
+            drop(turn);
+            read.send(()).unwrap();
+        });
+        (apart.recv_timeout(DEADLINE).expect("it is begun"), reads, thread)
+    }
+
+    /// The end of the connection, also when a test fails: whoever stays goes then.
+    struct Closing<'a>(&'a Readers);
+
+    impl Drop for Closing<'_> {
+        fn drop(&mut self) {
+            self.0.shared.close();
+        }
+    }
+
+    fn nobody_reads_after_a_drain(readers: &Arc<Readers>) {
+        let closing = Closing(readers);
+        let drain = readers.drain();
+        drain.begin();
+        assert!(!drain.is_dry(), "one waits for a request");
+        let (apart, reads, thread) = one_request(readers);
+        let at_work = &readers.shared.counts.at_work;
+        wait_until("its turn is over", || at_work.load(Ordering::SeqCst) == 0);
+        assert!(!drain.is_dry(), "one request is not answered");
+        drop(apart);
+        wait_until("all is answered", || drain.is_dry());
+        assert!(reads.try_recv().is_err(), "it does not read");
+        drop(closing);
+        reads.recv_timeout(DEADLINE).expect("it is told the end");
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn after_a_drain_nobody_reads_and_what_was_read_is_answered() {
+        let (readers, _device, _kernel) = served_by(2);
+        let rested = Rested::new(&readers);
+        nobody_reads_after_a_drain(&readers);
+        rested.goes_to_read();
+    }
+
+    #[test]
+    fn one_thread_alone_ceases_to_read_as_well() {
+        let (readers, _device, _kernel) = served_by(1);
+        nobody_reads_after_a_drain(&readers);
     }
 
     #[test]

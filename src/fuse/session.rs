@@ -10,7 +10,8 @@ use fuser::{Config, INodeNo, InitFlags, KernelConfig, Notifier, SessionACL};
 use crate::fs::{FileSystem, Kept};
 use crate::fuse::adapter::Adapter;
 use crate::fuse::handshake::{ask_again, shake_hands};
-use crate::fuse::readers::Readers;
+use crate::fuse::readers::{Drain, Readers};
+use crate::fuse::unanswered;
 use crate::metrics::RequestTimes;
 
 /// Largest read or write in one request.
@@ -51,6 +52,7 @@ pub fn negotiate(kernel: &mut KernelConfig) -> io::Result<()> {
 /// A mount that is ready to be served.
 pub struct Session {
     inner: fuser::Session<Adapter>,
+    drain: Drain,
 }
 
 impl Session {
@@ -61,7 +63,7 @@ impl Session {
     /// When the kernel is too old or the mount is gone already.
     pub fn start(
         fd: BorrowedFd<'_>,
-        fs: Arc<FileSystem>,
+        fs: &Arc<FileSystem>,
         threads: usize,
         times: Arc<RequestTimes>,
         kept: Option<&Kept>,
@@ -70,22 +72,28 @@ impl Session {
         config.n_threads = Some(threads);
         // Who may ask is the kernel's business (allow_other, default_permissions).
         let readers = Readers::new(threads, fd.try_clone_to_owned()?, times)?;
-        let adapter = Adapter::new(fs, threads, readers);
+        let drain = readers.drain();
+        let adapter = Adapter::new(fs.clone(), threads, readers);
         let known = kept.and_then(Kept::greeting);
-        let is_taken_over = known.is_some();
+        let earlier = known.as_ref().and(fs.kept());
         let (inner, greeting) = shake_hands(fd, known, |socket| {
             fuser::Session::from_fd(adapter, socket, SessionACL::All, config)
         })?;
-        if is_taken_over {
-            ask_again(fd).unwrap_or_else(|e| {
-                log::error!(
-                    "whoever was waiting for an answer when the last process died waits on: {e} (Linux 6.9 is needed)"
-                );
-            });
-        } else if let Some(kept) = kept {
-            kept.set_greeting(&greeting);
+        match (earlier, kept) {
+            (Some(earlier), _) => {
+                if let Err(e) = ask_again(fd) {
+                    unanswered::end(fd, fs, earlier, &e);
+                }
+            }
+            (None, Some(kept)) => kept.set_greeting(&greeting),
+            (None, None) => {}
         }
-        Ok(Self { inner })
+        Ok(Self { inner, drain })
+    }
+
+    /// Ends the reading of requests before somebody else serves the mount; to be had before it runs.
+    pub fn drain(&self) -> Drain {
+        self.drain.clone()
     }
 
     /// Tells the kernel what the daemon changed by itself.
