@@ -16,13 +16,13 @@ use super::access::Who;
 use super::problem::Problem;
 use super::request::{Body, blocking, note};
 use crate::config::Scope;
-use crate::fs::{KeyInfo, KeyState, RotationProgress, RotationState};
+use crate::fs::{KeyInfo, RotationProgress, RotationState};
 use crate::period::timestamp;
 
 /// Whoever keeps the keys of the store.
 pub trait KeyDesk: Send + Sync {
-    /// The file of the first key; that of key N has `.N` behind the name. `None`: keys come from no file.
-    fn first_file(&self) -> Option<PathBuf>;
+    /// Where the next start finds a new key without being told; `None`: keys come from no file.
+    fn next_file(&self) -> Option<PathBuf>;
     /// Makes the key in a file the current one of the store or of a tenant.
     ///
     /// # Errors
@@ -124,11 +124,7 @@ pub struct Destroyed {
 pub async fn list(State(services): Shared, who: Who) -> Result<Json<Keys>, Problem> {
     who.may(Scope::Read, None)?;
     let ring = services.fs.ring();
-    let number = ring.next_id();
-    let next_file = services
-        .keys
-        .first_file()
-        .map(|first| format!("{}.{number}", first.display()));
+    let next_file = services.keys.next_file().map(|file| file.display().to_string());
     Ok(Json(Keys {
         ring: ring.list().into_iter().map(key).collect(),
         next_file,
@@ -204,11 +200,7 @@ pub async fn destroy(State(services): Shared, who: Who, Body(asked): Body<Doomed
 fn key(info: KeyInfo) -> Key {
     Key {
         id: info.id,
-        state: match info.state {
-            KeyState::Active => "active",
-            KeyState::Retired => "retired",
-            KeyState::Destroyed => "destroyed",
-        },
+        state: info.state.name(),
         tenant: info.tenant,
         created_at: timestamp(info.created_s),
         destroyed_at: info.destroyed_s.map(timestamp),

@@ -122,7 +122,7 @@ fn list(args: &KeysArgs, environment: Environment) -> Result<Code, Failure> {
     rows.extend(keys.iter().map(|key| {
         [
             key.id.to_string(),
-            state_name(key.state).to_owned(),
+            key.state.name().to_owned(),
             key.tenant.clone().unwrap_or_default(),
             timestamp(key.created_s),
             count(key).to_string(),
@@ -130,14 +130,6 @@ fn list(args: &KeysArgs, environment: Environment) -> Result<Code, Failure> {
         ]
     }));
     super::print(&table(&rows))
-}
-
-fn state_name(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Active => "active",
-        KeyState::Retired => "retired",
-        KeyState::Destroyed => "destroyed",
-    }
 }
 
 fn add(args: &KeysArgs, store: &Store, new: &NewKeyArgs, environment: Environment) -> Result<String, Failure> {
@@ -300,18 +292,11 @@ fn confirm(id: u32, yes_destroy: Option<u32>) -> Result<(), Failure> {
 fn destroy(args: &KeysArgs, reach: &Reach, id: u32, with_recordings: bool) -> Result<Code, Failure> {
     let of = |paths: &StorePaths| {
         let mut files = args.key.key_file.clone();
-        let firsts: Vec<PathBuf> = files
-            .first()
-            .cloned()
-            .into_iter()
-            .chain([key_file::beside(&paths.root)])
-            .collect();
-        files.extend(
-            firsts
-                .iter()
-                .map(|first| key_file::numbered(first, id))
-                .chain(firsts.iter().cloned()),
-        );
+        let beside = key_file::beside(&paths.root);
+        for first in files.first().into_iter().chain([&beside]).cloned().collect::<Vec<_>>() {
+            files.push(key_file::numbered(&first, id));
+            files.push(first);
+        }
         files.sort();
         files.dedup();
         files

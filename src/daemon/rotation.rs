@@ -12,8 +12,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
-use super::keys;
 use super::layout::{StorePaths, replace_durably, sync_parent};
+use super::{key_file, keys};
 use crate::admin::KeyDesk;
 use crate::clock::Clock;
 use crate::db::{self, Errands};
@@ -97,8 +97,9 @@ pub fn unmark(paths: &StorePaths) -> io::Result<()> {
 }
 
 impl KeyDesk for Desk {
-    fn first_file(&self) -> Option<PathBuf> {
-        self.first_file.clone()
+    fn next_file(&self) -> Option<PathBuf> {
+        let first = self.first_file.as_ref()?;
+        Some(key_file::numbered(first, self.fs.ring().next_id()))
     }
 
     fn adopt(&self, file: &Path, tenant: Option<&str>) -> Result<u32, String> {

@@ -135,7 +135,31 @@ pub(super) struct Job {
     ticket: SyncTicket,
     /// `None`: only a sync.
     step: Option<SealStep>,
-    _turn: ArcMutexGuard<RawMutex, ()>,
+    _turn: Turn,
+}
+
+/// Nobody else syncs the file.
+type Turn = ArcMutexGuard<RawMutex, ()>;
+
+impl Job {
+    /// Of a file that is in one from now on.
+    fn begin(
+        node: &Arc<Node>,
+        state: &mut FileState,
+        backing: Arc<File>,
+        step: Option<SealStep>,
+        ticket: SyncTicket,
+        turn: Turn,
+    ) -> Self {
+        state.in_job = true;
+        Self {
+            node: node.clone(),
+            backing,
+            ticket,
+            step,
+            _turn: turn,
+        }
+    }
 }
 
 impl FileSystem {
@@ -179,10 +203,12 @@ impl FileSystem {
         status
     }
 
-    /// Seals one file before its close returns.
+    /// Seals one file before its close returns, and waits for whoever syncs it or writes new heads just now.
     pub(super) fn seal_now(&self, node: &Arc<Node>) {
         let mut status = CommitStatus::default();
-        self.commit_batch(std::slice::from_ref(node), &mut status);
+        let turn = node.file.sync_turn.lock_arc();
+        let job = self.begin_job(node, turn, &mut status);
+        self.carry_out(job.into_iter().collect(), &mut status);
     }
 
     /// After a close: a committer that falls behind gets help, and who writes faster than the disk takes it
@@ -211,7 +237,12 @@ impl FileSystem {
     }
 
     fn commit_batch(&self, nodes: &[Arc<Node>], status: &mut CommitStatus) {
-        let jobs = nodes.iter().filter_map(|node| self.begin_job(node, status)).collect();
+        let begin = |node: &Arc<Node>| {
+            // Its owner is syncing it; the next tick comes soon enough.
+            let turn = node.file.sync_turn.try_lock_arc()?;
+            self.begin_job(node, turn, status)
+        };
+        let jobs = nodes.iter().filter_map(begin).collect();
         self.carry_out(jobs, status);
     }
 
@@ -243,14 +274,7 @@ impl FileSystem {
         });
         match begun {
             Some(Ok(Some((backing, (step, ticket))))) => {
-                state.in_job = true;
-                return Some(Job {
-                    node: node.clone(),
-                    backing,
-                    ticket,
-                    step: Some(step),
-                    _turn: turn,
-                });
+                return Some(Job::begin(node, &mut state, backing, Some(step), ticket, turn));
             }
             Some(Err(e)) => self.note_failure(node, &mut state, &e, status),
             Some(Ok(None)) | None => {}
@@ -280,16 +304,7 @@ impl FileSystem {
         self.follow_tenant(node, sealed);
         let (backing, begun) = (sealed.backing().clone(), sealed.begin_rewrap());
         match begun {
-            Ok(Some((step, ticket))) => {
-                state.in_job = true;
-                Begun::Job(Job {
-                    node: node.clone(),
-                    backing,
-                    ticket,
-                    step: Some(step),
-                    _turn: turn,
-                })
-            }
+            Ok(Some((step, ticket))) => Begun::Job(Job::begin(node, &mut state, backing, Some(step), ticket, turn)),
             Ok(None) => Begun::Busy,
             Err(e) => {
                 state.put_away_if_idle();
@@ -299,9 +314,7 @@ impl FileSystem {
     }
 
     /// `None` when there is nothing to do now.
-    fn begin_job(&self, node: &Arc<Node>, status: &mut CommitStatus) -> Option<Job> {
-        // Its owner is syncing it; the next tick comes soon enough.
-        let turn = node.file.sync_turn.try_lock_arc()?;
+    fn begin_job(&self, node: &Arc<Node>, turn: Turn, status: &mut CommitStatus) -> Option<Job> {
         // A write that hangs on the disk must not hold up the other files.
         let mut state = node.file.state.try_lock_for(BUSY_PATIENCE)?;
         let idle = state.writers == 0;
@@ -321,17 +334,7 @@ impl FileSystem {
         };
         let backing = sealed.backing().clone();
         match began {
-            Ok(Some((step, ticket))) => {
-                state.in_job = true;
-                drop(state);
-                Some(Job {
-                    node: node.clone(),
-                    backing,
-                    ticket,
-                    step,
-                    _turn: turn,
-                })
-            }
+            Ok(Some((step, ticket))) => Some(Job::begin(node, &mut state, backing, step, ticket, turn)),
             Ok(None) => {
                 self.rest_unchanged(node, &mut state);
                 self.rest(node, &mut state);

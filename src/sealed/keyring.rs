@@ -35,6 +35,17 @@ pub enum KeyState {
     Destroyed,
 }
 
+impl KeyState {
+    /// As it is told, and kept.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Retired => "retired",
+            Self::Destroyed => "destroyed",
+        }
+    }
+}
+
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {

@@ -545,6 +545,14 @@ impl History {
         while self.in_flight.is_some() {
             self.finish()?;
         }
+        // A power cut amid new heads may have left one good copy: repairing writes both.
+        if self.file.is_clean() {
+            match self.file.renew_heads() {
+                Ok(()) => self.note("renew the heads"),
+                Err(_) if self.is_tainted() => return Ok(()),
+                Err(e) => return Err(format!("renew_heads: {e}")),
+            }
+        }
         self.begin_seal()?;
         while self.in_flight.is_some() {
             self.finish()?;
@@ -553,7 +561,11 @@ impl History {
             (true, _) => Ok(()),
             (false, true) => {
                 self.damage_a_head()?;
-                if self.rng.one_in(2) { self.record_hash() } else { Ok(()) }
+                match self.rng.below(4) {
+                    0..2 => self.record_hash(),
+                    2 => self.change_key(),
+                    _ => Ok(()),
+                }
             }
             (false, false) => Err("sealing left the file unclean".into()),
         }
@@ -585,6 +597,38 @@ impl History {
             return Err("the hash is not in the head".into());
         }
         self.damage_a_head()
+    }
+
+    /// The heads of a sealed file come under another key. On the way it opens with both, at the end without the old one.
+    fn change_key(&mut self) -> Result<(), String> {
+        let old = self.ring.current_id();
+        let mut bytes = [9; 32];
+        bytes[..4].copy_from_slice(&old.to_le_bytes());
+        let next = self.ring.with_key(Kek::take(&mut bytes), None, [1; 16], 0);
+        self.ring.replace(next.map_err(|e| format!("a new key: {e}"))?.0);
+        let mark = self.oracle.mark();
+        let (step, ticket) = match self.file.begin_rewrap() {
+            Ok(Some(begun)) => begun,
+            Ok(None) => return Ok(()),
+            Err(_) if self.is_tainted() => return Ok(()),
+            Err(e) => return Err(format!("begin_rewrap: {e}")),
+        };
+        self.note("change the key");
+        self.put_in_flight(Running::Seal(step), ticket, mark);
+        if self.rng.one_in(2) {
+            return Ok(());
+        }
+        while self.in_flight.is_some() {
+            self.finish()?;
+        }
+        if self.is_tainted() || !self.file.is_clean() {
+            return Ok(());
+        }
+        let alone = self.ring.without_key(old, 0).map_err(|e| e.to_string())?;
+        let image = Disk::new(self.disk.state().crash(&mut self.rng), 0);
+        let file = File::load(image, Arc::new(alone), write_options(self.options))
+            .map_err(|e| format!("load without the old key: {e}"))?;
+        self.oracle.check(&read_all(&file))
     }
 
     /// A sealed file survives a bad sector in any one head slot.

@@ -321,7 +321,7 @@ impl World {
     }
 
     pub fn step(&mut self) {
-        match self.rng.below(40) {
+        match self.rng.below(41) {
             0..4 => self.create(),
             4..16 => self.write(),
             16..19 => self.resize(),
@@ -334,6 +334,7 @@ impl World {
             35 => self.link_and_unlink(),
             36 => self.chmod(),
             37 => self.reopen(),
+            38 => self.rotate(),
             _ => self.read(),
         }
     }
@@ -628,6 +629,44 @@ impl World {
         self.judge(&format!("open {place:?}"), &answer, false);
         if let Ok(fh) = answer {
             self.mounted.fs.release(fh).expect("close");
+        }
+    }
+
+    /// Every file comes under a new key. What a failing disk keeps from that opens all the same, and the next pass brings
+    /// it along; then nothing needs the old key any more.
+    fn rotate(&mut self) {
+        let places: Vec<Place> = self.files.keys().cloned().collect();
+        for place in &places {
+            if let Some(fh) = self.files.get_mut(place).expect("known").fh.take() {
+                self.mounted.fs.release(fh).expect("close");
+            }
+        }
+        self.mounted.fs.commit_tick();
+        let ring = self.mounted.ring.clone();
+        let old = ring.current_id();
+        let kek = Kek::take(&mut [old as u8 + 100; 32]);
+        ring.replace(ring.with_key(kek, None, [1; 16], 0).expect("another key").0);
+        self.inject();
+        let found = self.mounted.fs.rotate(false).expect("nobody stops it");
+        let (fired, _) = self.end_fault();
+        let progress = self.mounted.fs.rotation().progress();
+        self.log.push(format!(
+            "rotate from key {old}: {found} of {}, {progress:?}",
+            places.len()
+        ));
+        assert!(progress.left_count == 0 || fired, "{progress:?}");
+        for place in &places {
+            self.check(place);
+            let fh = self.files.get_mut(place).expect("known").fh.take();
+            fh.map(|fh| self.mounted.fs.release(fh).expect("close"));
+        }
+        self.mounted.fs.commit_tick();
+        self.mounted.fs.rotate(false).expect("nobody stops it");
+        let progress = self.mounted.fs.rotation().progress();
+        assert_eq!(progress.left_count, 0, "{:?}", progress.left);
+        ring.replace(ring.without_key(old, 0).expect("it is retired"));
+        for place in &places {
+            self.check(place);
         }
     }
 
