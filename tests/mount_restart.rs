@@ -362,6 +362,34 @@ fn without_a_resend_kills_cost_errors_and_nobody_hangs() {
     mount.finish();
 }
 
+/// Resident bytes of the anonymous mappings of a process that are as large as the buffer of a request.
+fn resident_in_buffers(process: Pid) -> u64 {
+    let told = fs::read_to_string(format!("/proc/{}/smaps", process.as_raw_pid())).expect("it runs");
+    let kib = |line: &str, name: &str| {
+        let rest = line.strip_prefix(name)?.trim().strip_suffix(" kB")?;
+        rest.parse::<u64>().ok()
+    };
+    let (mut resident, mut is_buffer) = (0, false);
+    for line in told.lines() {
+        if let Some(size) = kib(line, "Size:") {
+            is_buffer = size >= 16 << 10;
+        } else if let Some(rss) = kib(line, "Rss:").filter(|_| is_buffer) {
+            resident += rss << 10;
+        }
+    }
+    resident
+}
+
+#[test]
+fn a_request_is_read_into_memory_that_is_there_so_that_a_kill_amid_it_is_no_error() {
+    let mount = kept("[service]\nthreads = 6\n");
+    let daemon = until("a daemon", || daemon(&mount));
+    until("every thread has a buffer", || {
+        (resident_in_buffers(daemon) >= 6 << 20).then_some(())
+    });
+    mount.finish();
+}
+
 #[test]
 fn a_daemon_that_does_not_start_any_more_is_given_up() {
     let mut mount = Setup::new().arguments(&["--supervise", "--give-up-after", "3"]).mount();

@@ -13,9 +13,12 @@ use crate::fuse::handshake::{ask_again, shake_hands};
 use crate::fuse::readers::{Drain, Readers};
 use crate::fuse::unanswered;
 use crate::metrics::RequestTimes;
+use crate::sys::allocator::populate_buffers;
 
 /// Largest read or write in one request.
 pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// What the kernel writes into a buffer for the largest request: its headers are in the page before.
+const BUFFER_BYTES: usize = REQUEST_BYTES_MAX as usize + (16 << 10);
 /// Read-aheads and other background requests that the kernel may have under way.
 const BACKGROUND_REQUESTS_MAX: u16 = 64;
 
@@ -70,6 +73,9 @@ impl Session {
     ) -> io::Result<Self> {
         let mut config = Config::default();
         config.n_threads = Some(threads);
+        if kept.is_some() {
+            populate_buffers(BUFFER_BYTES);
+        }
         // Who may ask is the kernel's business (allow_other, default_permissions).
         let readers = Readers::new(threads, fd.try_clone_to_owned()?, times)?;
         let drain = readers.drain();

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Operations that must not notice that the daemon under them is killed and started anew.
 
+    restart.py large DIR     1 MiB at a time, into four files, each write read again: until SIGTERM; prints a line of JSON
     restart.py awkward DIR   what cannot simply be done twice, or hangs on a process: until SIGTERM; prints a line of JSON
     restart.py waits LOG     figures of "callers waited for up to N ms" in a daemon's log
 """
+import concurrent.futures
 import ctypes
 import errno
 import json
@@ -122,8 +124,39 @@ class Awkward:
         assert left == ["appended", "kept"], left
 
 
-def awkward(top):
-    operations = Awkward(top)
+class Large:
+    """Requests as large as they get: a kill amid one finds the kernel copying."""
+
+    BYTES, PLACES = 1 << 20, 8
+
+    def __init__(self, top):
+        self.top, self.count, self.longest, self.ends = top, 0, 0.0, False
+        os.makedirs(top, exist_ok=True)
+
+    def one(self, number):
+        fd = os.open(os.path.join(self.top, f"large{number}"), os.O_CREAT | os.O_RDWR, 0o600)
+        written = {}
+        while not self.ends:
+            self.count += 1
+            place = self.count % self.PLACES
+            data = self.count.to_bytes(8, "little") * (self.BYTES // 8)
+            begun = time.monotonic()
+            assert os.pwrite(fd, data, place * self.BYTES) == self.BYTES
+            self.longest = max(self.longest, time.monotonic() - begun)
+            written[place] = data
+            time.sleep(0.02)
+        for place, data in written.items():
+            assert os.pread(fd, self.BYTES, place * self.BYTES) == data, place
+        os.close(fd)
+        os.unlink(os.path.join(self.top, f"large{number}"))
+
+    def run(self):
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for end in [pool.submit(self.one, number) for number in range(4)]:
+                end.result()
+
+
+def until_told(operations):
     signal.signal(signal.SIGTERM, lambda *_: setattr(operations, "ends", True))
     failed = None
     try:
@@ -145,6 +178,8 @@ def waits(log):
 
 
 if sys.argv[1] == "awkward":
-    awkward(sys.argv[2])
+    until_told(Awkward(sys.argv[2]))
+elif sys.argv[1] == "large":
+    until_told(Large(sys.argv[2]))
 else:
     waits(sys.argv[2])

@@ -23,6 +23,7 @@ mkdir -p "$MNT/frames/$(date -u +%Y/%m/%d)"
 "$RECORD_CALLS" "$MNT" --tenant frames --calls 50 --seconds 10 --frame 320 --real-time --rounds $((seconds / 10 + 1)) --ledger "$WORK/ledger" --json >"$WORK/calls.json" 2>&1 & calls=$!
 python3 "$ROOT/tests/accept/random_ops.py" run "$MNT/ops" "$WORK/model" 1 300 2>"$WORK/ops.err" & ops=$!
 python3 "$RESTART" awkward "$MNT/awkward" >"$WORK/awkward.json" 2>"$WORK/awkward.err" & awkward=$!
+python3 "$RESTART" large "$MNT/large" >"$WORK/large.json" 2>"$WORK/large.err" & large=$!
 sleep 1
 killed=0
 for n in $(seq "$KILLS"); do
@@ -42,8 +43,9 @@ for n in $(seq "$UPGRADES"); do
     pause 700
 done
 wait "$calls"
-kill "$ops" "$awkward"
+kill "$ops" "$awkward" "$large"
 wait "$awkward"; awkward_ok=$?
+wait "$large"; large_ok=$?
 wait "$ops" 2>/dev/null
 { read -r sentence; read -r median longest; } < <(python3 "$RESTART" waits "$LOG")
 check "$killed kills and $upgraded of $UPGRADES upgrades" "$sentence" [ "$upgraded" -eq "$UPGRADES" ]
@@ -51,6 +53,7 @@ check "longest wait, median" "$median ms" [ "$median" -lt 500 ]
 json=$(tail -1 "$WORK/calls.json")
 check "50 recordings in real time" "$(figure calls <<<"$json") calls, $(figure acknowledged_bytes <<<"$json") bytes, longest write $(figure write_us.max <<<"$json") us, errors $(figure errors <<<"$json")" [ "$(figure ok <<<"$json")" = true ]
 check "awkward operations" "$(cat "$WORK/awkward.json") $(tail -2 "$WORK/awkward.err" | tr '\n' ' ')" [ "$awkward_ok" -eq 0 ]
+check "writes of 1 MiB" "$(cat "$WORK/large.json") $(tail -2 "$WORK/large.err" | tr '\n' ' ')" [ "$large_ok" -eq 0 ]
 check "random operations" "$(cat "$WORK/ops.err") (ended by us, not by an error)" [ ! -s "$WORK/ops.err" ]
 again=$("$RECORD_CALLS" "$MNT" --verify-only --ledger "$WORK/ledger" --json)
 check "recordings again, by their ledger" "$(figure verified <<<"$again") verified" [ "$(figure ok <<<"$again")" = true ]

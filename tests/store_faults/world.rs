@@ -657,8 +657,9 @@ impl World {
         assert!(progress.left_count == 0 || fired, "{progress:?}");
         for place in &places {
             self.check(place);
-            let fh = self.files.get_mut(place).expect("known").fh.take();
-            fh.map(|fh| self.mounted.fs.release(fh).expect("close"));
+            if let Some(fh) = self.files.get_mut(place).expect("known").fh.take() {
+                self.mounted.fs.release(fh).expect("close");
+            }
         }
         self.mounted.fs.commit_tick();
         self.mounted.fs.rotate(false).expect("nobody stops it");
