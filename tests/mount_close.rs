@@ -142,3 +142,28 @@ fn a_stop_waits_for_open_files_says_which_are_left_and_loses_nothing() {
     assert_eq!(read(&mount.path("acme/open.wav")), [5; 9000]);
     mount.finish();
 }
+
+#[test]
+fn a_stop_does_not_wait_for_ever_for_a_mount_namespace_that_kept_the_mount() {
+    let mut mount = Mount::new();
+    let call = mount.dir("acme").join("call.wav");
+    fs::write(&call, [5; 9000]).expect("room");
+    let mut other = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sleep", "1000"])
+        .spawn()
+        .expect("root may");
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let process = other.id().to_string();
+    wait::until("it has its own", || {
+        (namespace(&process) != namespace("self")).then_some(())
+    });
+    mount.terminate();
+    let status = mount.wait_for_end();
+    other.kill().expect("it runs");
+    other.wait().expect("it ends");
+    assert!(status.success(), "{status}");
+    assert!(mount.log().contains("another mount namespace"), "{}", mount.log());
+    mount.start();
+    assert_eq!(read(&call), [5; 9000]);
+    mount.finish();
+}

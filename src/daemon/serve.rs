@@ -326,7 +326,8 @@ fn run(
             );
             end_later(say_late, Ended::OutOfPatience);
         }
-        Ok(Unmounted::Now) => {}
+        // A mount namespace that heard nothing of it may have the mount still.
+        Ok(Unmounted::Now) => end_later(say_late, Ended::OutOfPatience),
         Err(e) => {
             log::error!("{e}");
             log::error!(
@@ -378,6 +379,12 @@ fn run(
 /// Names whoever gets errors from now on.
 fn tell_open(fs: &FileSystem) {
     let names = fs.open_files(OPEN_FILES_TOLD);
+    if names.is_empty() {
+        log::warn!(
+            "the mount is still there in another mount namespace (a container?); who looks gets errors from now on"
+        );
+        return;
+    }
     log::warn!(
         "files are still open; their users get errors from now on: {}",
         names.join(", ")
