@@ -29,7 +29,7 @@ use crate::daemon::succession::{Succession, fall_silent};
 use crate::daemon::{DaemonError, Parts, interface, rotation, watchman};
 use crate::db::Writer;
 use crate::fs::FileSystem;
-use crate::fuse::{Invalidator, Session};
+use crate::fuse::{Drain, Invalidator, Session};
 use crate::id::Ino;
 use crate::metrics::RequestTimes;
 use crate::store::dirty_log::DirtyLog;
@@ -134,12 +134,13 @@ fn end(
     guard: &MountGuard,
     writer: Writer,
 ) -> Result<(), DaemonError> {
-    let quiet = match *served.as_ref().unwrap_or(&Outcome::PutAway(Quiet::No)) {
-        Outcome::PutAway(quiet) => quiet,
-        Outcome::HandOver => {
-            leave(guard, writer, notifier);
+    let quiet = match &served {
+        Ok(Outcome::PutAway(quiet)) => *quiet,
+        Ok(Outcome::HandOver(drain)) => {
+            leave(guard, drain, writer, notifier);
             return Ok(());
         }
+        Err(_) => Quiet::No,
     };
     put_away(fs, dirty, quiet, || {
         writer
@@ -150,9 +151,11 @@ fn end(
 }
 
 /// The next process serves the mount, and finds in the store what was saved; requests were answered until now.
-fn leave(guard: &MountGuard, writer: Writer, notifier: &Notifier) {
+fn leave(guard: &MountGuard, drain: &Drain, writer: Writer, notifier: &Notifier) {
     guard.leave();
     let saved = writer.stop().map(|(_, saved)| saved);
+    // Last of all, since from here on callers wait.
+    fall_silent(drain, guard.mount_point());
     if let Some(Err(e)) = saved {
         log::warn!("{e}; the next process counts what is missing");
     }
@@ -292,8 +295,8 @@ enum Ended {
 enum Outcome {
     /// The store is put away.
     PutAway(Quiet),
-    /// The next process goes on.
-    HandOver,
+    /// The next process goes on, when this reading of requests has ended.
+    HandOver(Drain),
 }
 
 /// What signals ask for.
@@ -365,10 +368,7 @@ fn run(
                 Ok(Outcome::PutAway(Quiet::No))
             }
             Ok(Ended::StillMounted(e)) => Err(e.into()),
-            Ok(Ended::HandOver) => {
-                fall_silent(&drain, guard.mount_point());
-                Ok(Outcome::HandOver)
-            }
+            Ok(Ended::HandOver) => Ok(Outcome::HandOver(drain)),
             Err(_) => Err(DaemonError::Session(io::Error::other("its threads are gone"))),
         };
         fs.stop();

@@ -21,6 +21,8 @@ use crate::fuse::{Drain, Session};
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks.
 const DRAIN_PACE: Duration = Duration::from_micros(500);
+/// Requests that are provoked at once; one too many is the next process's first.
+const PROVOKED_MAX: usize = 16;
 /// So many looks without a request of anybody, and one is provoked.
 const QUIET_LOOKS: u32 = 6;
 
@@ -134,8 +136,10 @@ pub fn fall_silent(drain: &Drain, mount_point: &Path) {
         let reading = drain.reading_count();
         quiet_looks = if reading == reading_before { quiet_looks + 1 } else { 0 };
         reading_before = reading;
-        if reading > 0 && quiet_looks.is_multiple_of(QUIET_LOOKS) && quiet_looks > 0 {
-            provoke_request(mount_point).unwrap_or_else(|e| log::debug!("no request could be provoked: {e}"));
+        if quiet_looks > 0 && quiet_looks.is_multiple_of(QUIET_LOOKS) {
+            for _ in 0..reading.min(PROVOKED_MAX) {
+                provoke_request(mount_point).unwrap_or_else(|e| log::debug!("no request could be provoked: {e}"));
+            }
         }
         thread::park_timeout(DRAIN_PACE);
     }

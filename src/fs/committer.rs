@@ -203,12 +203,10 @@ impl FileSystem {
         status
     }
 
-    /// Seals one file before its close returns, and waits for whoever syncs it or writes new heads just now.
+    /// Seals one file before its close returns; one that a batch has just now is sealed with that.
     pub(super) fn seal_now(&self, node: &Arc<Node>) {
         let mut status = CommitStatus::default();
-        let turn = node.file.sync_turn.lock_arc();
-        let job = self.begin_job(node, turn, &mut status);
-        self.carry_out(job.into_iter().collect(), &mut status);
+        self.commit_batch(std::slice::from_ref(node), &mut status);
     }
 
     /// After a close: a committer that falls behind gets help, and who writes faster than the disk takes it

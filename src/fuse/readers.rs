@@ -385,6 +385,7 @@ impl Shared {
         while !self.closed.load(Ordering::SeqCst) {
             self.wake.wait(&mut rest);
         }
+        self.counts.reading.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Sends one of those that rest to read, if there is one.

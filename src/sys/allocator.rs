@@ -4,7 +4,7 @@
 //! store. And fuser reads requests into a buffer of zeros of 16 MiB, whose pages come into being when the kernel writes to
 //! them. If the daemon is killed in that moment the kernel gives up on the page, and answers the request with EIO
 //! (`fuse_dev_do_read` in fs/fuse/dev.c): the next daemon never hears of it, and the caller has an error. Pages that are
-//! there already are written to whatever happens to the process.
+//! there already, and not swapped out, are written to whatever happens to the process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
