@@ -96,6 +96,8 @@ pub struct History {
     settled: u64,
     /// Pages that a failed sync left clean were dropped from the cache: what was not promised may be gone.
     evicted: bool,
+    /// The power went since both heads were written for certain.
+    was_cut: bool,
     /// A change failed half-way: what the reader may see is no longer known, the history ends.
     over: bool,
     pub counts: Counts,
@@ -155,6 +157,7 @@ impl History {
             log: Vec::new(),
             settled: 0,
             evicted: false,
+            was_cut: false,
             over: false,
             counts: Counts::default(),
         }
@@ -288,6 +291,7 @@ impl History {
             log: Vec::new(),
             settled: 0,
             evicted: false,
+            was_cut: true,
             over: false,
             counts: Counts::default(),
         };
@@ -546,7 +550,7 @@ impl History {
             self.finish()?;
         }
         // A power cut amid new heads may have left one good copy: repairing writes both.
-        if self.file.is_clean() {
+        if std::mem::take(&mut self.was_cut) && self.file.is_clean() {
             match self.file.renew_heads() {
                 Ok(()) => self.note("renew the heads"),
                 Err(_) if self.is_tainted() => return Ok(()),
@@ -670,6 +674,7 @@ impl History {
         self.in_flight = None;
         self.settled = 0;
         self.evicted = false;
+        self.was_cut = true;
         self.oracle = Oracle::recovered(content, self.oracle.holes, self.options.strict);
         self.note("power cut");
         Ok(())
